@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Creates a topic with Kafka's own tool. Usage: kafka-topic.sh PORT TOPIC PARTITIONS [config=value ...]
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/peers-env.sh"
+installed kafka
+port=$1 topic=$2 partitions=$3
+shift 3
+exec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$here/kafka:$PEERS/kafka/lib/*" org.apache.kafka.tools.TopicCommand \
+  --bootstrap-server "127.0.0.1:$port" --create --topic "$topic" --partitions "$partitions" --replication-factor 1 "${@/#/--config=}"

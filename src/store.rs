@@ -5,6 +5,8 @@
 //!
 //! Not here: the files themselves (`store/journal`, `store/ledger`), what a record means (`delivery`, `normalize`).
 
+pub mod journal;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;

@@ -6,6 +6,7 @@
 //! Not here: the files themselves (`store/journal`, `store/ledger`), what a record means (`delivery`, `normalize`).
 
 pub mod journal;
+pub mod ledger;
 
 use async_trait::async_trait;
 use bytes::Bytes;

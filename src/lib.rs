@@ -3,6 +3,7 @@
 pub mod adapter;
 pub mod delivery;
 pub mod event;
+pub mod format;
 pub mod secret;
 pub mod setting;
 pub mod sink;

@@ -4,11 +4,12 @@
 //! never from the request; signatures and tokens are compared in constant time; nothing here panics, whatever the bytes.
 //! A source whose keys are not loaded refuses with [`Refusal::SecretUnavailable`], never with a word about the signature.
 //!
-//! Not here: how the config is written (`verify/config`), the template engine of signatures (`verify/hmac`), what a refusal is
+//! Not here: how the config is written (`verify/config`), what known senders do (`verify/preset`), the template engine of signatures (`verify/hmac`), what a refusal is
 //! answered with (`receive`).
 
 mod config;
 mod hmac;
+mod preset;
 
 use std::net::IpAddr;
 
@@ -25,8 +26,9 @@ use crate::delivery::Evidence;
 use crate::event::Auth;
 use crate::secret::Key;
 
-pub use self::config::{Algorithm, Encoding, Over, Parts, Preset, SchemeName, TimestampUnit, VerifyConfig};
+pub use self::config::{Algorithm, Encoding, Over, Parts, SchemeName, TimestampUnit, VerifyConfig};
 pub use self::hmac::HmacScheme;
+pub use self::preset::Preset;
 
 /// How a message was proven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

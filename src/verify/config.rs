@@ -1,9 +1,9 @@
-//! How a proof is written in the config, the presets of known senders, and the plan that comes out of both.
+//! How a proof is written in the config, and the plan that comes out of it.
 //!
 //! Invariants: a plan exists only for a proof that pins something: a key, a subject or a network. A time that is not signed,
 //! and fields that could run into each other, are refused here, before the first message.
 //!
-//! Not here: how a message is checked (`verify`, `verify/hmac`).
+//! Not here: what known senders do (`verify/preset`), how a message is checked (`verify`, `verify/hmac`).
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::hmac::{HeaderNames, HmacScheme, KeyForm, Piece, Shape};
+use super::hmac::{HeaderNames, HmacScheme, Piece, Shape};
+use super::preset::{Preset, RuleShape, Rules, SPELLED_OUT};
 use super::{Scheme, TokenPlace};
 use crate::secret::SecretRef;
 use crate::setting::{Problem, Span};
@@ -99,21 +100,6 @@ pub enum SchemeName {
     Sns,
     /// Azure Event Grid deliveries; not built yet.
     EventGrid,
-}
-
-/// Senders whose way of signing is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[expect(missing_docs, reason = "the names of the senders")]
-pub enum Preset {
-    StandardWebhooks,
-    Svix,
-    Github,
-    Stripe,
-    Slack,
-    Shopify,
-    Polyswarm,
-    Vileanalyziz,
 }
 
 /// Hashes that senders sign with.
@@ -256,7 +242,11 @@ impl VerifyConfig {
                 "no secret is named, so nothing could be proven: add one, like [\"env:PORTAL_SECRET\"]",
             ));
         }
-        Ok(())
+        let broken = |reference: &SecretRef| reference.check().err();
+        match self.secrets.iter().find_map(broken) {
+            Some(error) => Err(Problem::new(format!("{key}.secrets"), error.to_string())),
+            None => Ok(()),
+        }
     }
 
     /// The preset's headers with what the config overrides; an overridden signature header ends the preset's other forms.
@@ -452,89 +442,6 @@ fn check_sources_of_fields(scheme: &HmacScheme, key: &str) -> Result<(), Problem
     }
 }
 
-impl Preset {
-    const fn rules(self) -> Rules {
-        match self {
-            Self::StandardWebhooks => STANDARD_WEBHOOKS,
-            Self::Svix => Rules {
-                headers: &[
-                    ["svix-signature", "svix-timestamp", "svix-id"],
-                    ["webhook-signature", "webhook-timestamp", "webhook-id"],
-                ],
-                ..STANDARD_WEBHOOKS
-            },
-            Self::Github => {
-                Rules { headers: &[["x-hub-signature-256", "", "x-github-delivery"]], prefix: "sha256=", ..SPELLED_OUT }
-            }
-            Self::Stripe => Rules { headers: &[["stripe-signature", "", ""]], ..PARTS_T_V1 },
-            Self::Slack => Rules {
-                headers: &[["x-slack-signature", "x-slack-request-timestamp", ""]],
-                prefix: "v0=",
-                signed: "v0:{timestamp}:{body}",
-                ..SPELLED_OUT
-            },
-            Self::Shopify => Rules {
-                headers: &[
-                    ["x-shopify-hmac-sha256", "", "x-shopify-webhook-id"],
-                    ["shopify-hmac-sha256", "", "shopify-webhook-id"],
-                ],
-                encoding: Encoding::Base64,
-                ..SPELLED_OUT
-            },
-            Self::Polyswarm => {
-                Rules { headers: &[["x-polyswarm-signature", "", "x-polyswarm-delivery"]], ..SPELLED_OUT }
-            }
-            Self::Vileanalyziz => Rules { headers: &[["x-signature", "", ""]], ..PARTS_T_V1 },
-        }
-    }
-}
-
-/// A sender's way of signing, before the config's own settings.
-#[derive(Debug, Clone, Copy)]
-struct Rules {
-    /// Signature, time and id header of each form; empty where there is none.
-    headers: &'static [[&'static str; 3]],
-    algorithm: Algorithm,
-    encoding: Encoding,
-    prefix: &'static str,
-    shape: RuleShape,
-    signed: &'static str,
-    key_form: KeyForm,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum RuleShape {
-    Single,
-    SpaceList,
-    Parts { timestamp: &'static str, signature: &'static str },
-}
-
-/// What is not set where no preset is named.
-const SPELLED_OUT: Rules = Rules {
-    headers: &[["", "", ""]],
-    algorithm: Algorithm::Sha256,
-    encoding: Encoding::Hex,
-    prefix: "",
-    shape: RuleShape::Single,
-    signed: "{body}",
-    key_form: KeyForm::Text,
-};
-
-/// Standard Webhooks 1.0.0.
-const STANDARD_WEBHOOKS: Rules = Rules {
-    headers: &[["webhook-signature", "webhook-timestamp", "webhook-id"]],
-    encoding: Encoding::Base64,
-    prefix: "v1,",
-    shape: RuleShape::SpaceList,
-    signed: "{id}.{timestamp}.{body}",
-    key_form: KeyForm::Whsec,
-    ..SPELLED_OUT
-};
-
-/// `t=1700000000,v1=5f…`, as Stripe began it.
-const PARTS_T_V1: Rules =
-    Rules { shape: RuleShape::Parts { timestamp: "t", signature: "v1" }, signed: "{timestamp}.{body}", ..SPELLED_OUT };
-
 const FIELDS: [(&str, Piece); 5] = [
     ("{id}", Piece::Id),
     ("{timestamp}", Piece::Timestamp),
@@ -544,4 +451,4 @@ const FIELDS: [(&str, Piece); 5] = [
 ];
 
 /// What the senders' own libraries allow.
-const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
+const TOLERANCE_DEFAULT: Duration = Duration::from_mins(5);

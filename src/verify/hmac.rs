@@ -4,7 +4,7 @@
 //! character that separates, a timestamp holds digits only, and the body stands last. A tag has exactly the length of its
 //! algorithm; shorter ones never match. Lists have at most [`CANDIDATES_MAX`] entries, and entries of unknown versions are skipped.
 //!
-//! Not here: which sender does it how (`verify/config`).
+//! Not here: which sender does it how (`verify/preset`).
 
 use base64::Engine as _;
 use base64::engine::GeneralPurpose;

@@ -99,6 +99,9 @@ fn every_stored_vector_gives_the_stated_answer() {
     }
 }
 
+/// Preset, secret, headers, body, time.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, i64);
+
 #[test]
 fn the_senders_published_examples_pass() {
     let slack = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V\
@@ -112,7 +115,7 @@ fn the_senders_published_examples_pass() {
     let own = std::str::from_utf8(BODY).expect("text");
     let own_hex = "45393868b3a0239e5805cef3c844164fab3fd63f71a121948a5d869f95200990";
     let stripe_tag = format!("t=1700000000,v0=00,v1={own_hex}");
-    let cases: &[(&str, &str, &[(&str, &str)], &str, i64)] = &[
+    let cases: &[Case<'_>] = &[
         (
             "standard-webhooks",
             "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
@@ -522,6 +525,7 @@ fn a_plan_without_a_pin_or_with_a_hole_is_refused_with_words() {
         ("scheme = \"none\"\nnetworks = [\"10.1\"]".to_owned(), "is no network"),
         ("scheme = \"rsa\"".to_owned(), "planned and not built yet"),
         ("scheme = \"event-grid\"".to_owned(), "planned and not built yet"),
+        ("scheme = \"token\"\nbearer = true\nsecrets = [\"hunter2\"]".to_owned(), "is named by a reference"),
         ("scheme = \"hmac\"\nheadr = \"a\"".to_owned(), "unknown field `headr`"),
     ];
     for (toml, words) in cases {

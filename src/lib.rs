@@ -6,4 +6,5 @@ pub mod event;
 pub mod secret;
 pub mod setting;
 pub mod sink;
+pub mod tls;
 pub mod verify;

@@ -90,8 +90,7 @@ mod tests {
 
     #[test]
     fn all_conditions_are_needed_and_a_missing_score_passes() {
-        let mut event = sample::event();
-        event.finding.verdict = Verdict::Malicious;
+        let mut event = sample::event(Verdict::Malicious);
         event.finding.score = Some(60);
         let source = event.source.clone();
         let plan = |config: RouteConfig| config.plan("sinks.a.where", std::slice::from_ref(&source)).expect("valid");

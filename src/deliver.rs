@@ -213,7 +213,8 @@ impl Deliverer {
     /// Reads, filters, renders and hands over the next batch; none if there is nothing to read.
     async fn send_batch(&mut self) -> Result<Option<Progress>, LedgerError> {
         let Batch { events_max, bytes_max, wait_max } = self.parts.batch;
-        let stored = block_in_place(|| self.reader.events_after(self.read_to, &self.parts.name, events_max, bytes_max))?;
+        let stored =
+            block_in_place(|| self.reader.events_after(self.read_to, &self.parts.name, events_max, bytes_max))?;
         self.held_back =
             self.in_flight > 0 && (1..events_max).contains(&stored.len()) && self.sent_at.elapsed() < wait_max;
         if stored.is_empty() || self.held_back {

@@ -102,9 +102,11 @@ impl Metrics {
         count(&self.signature_failures, &BySourceReason { source: source.into(), reason: reason.into() });
     }
 
-    /// One delivery that was read: `normalized`, `duplicate`, `ignored`, `dead` or `fetching`.
-    pub fn delivery(&self, source: &str, outcome: &str) {
-        count(&self.deliveries, &BySourceOutcome { source: source.into(), outcome: outcome.into() });
+    /// Items of deliveries that were read: `normalized`, `duplicate`, `ignored`, `dead` or `fetching`.
+    pub fn deliveries(&self, source: &str, outcome: &str, count: u64) {
+        self.deliveries
+            .get_or_create(&BySourceOutcome { source: source.into(), outcome: outcome.into() })
+            .inc_by(count);
     }
 
     /// One event with a known id and another content.

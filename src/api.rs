@@ -86,7 +86,10 @@ impl ApiConfig {
     /// The validated API, or what is wrong. `key` is the path of this table in the config.
     pub fn plan(&self, key: &str) -> Result<ApiPlan, Problem> {
         let Ok(listen) = self.listen.parse::<SocketAddr>() else {
-            return Err(Problem::new(format!("{key}.listen"), "not an address with a port: write it like \"127.0.0.1:8081\""));
+            return Err(Problem::new(
+                format!("{key}.listen"),
+                "not an address with a port: write it like \"127.0.0.1:8081\"",
+            ));
         };
         if !listen.ip().is_loopback() && !self.allow_plaintext {
             let words = "off loopback the API needs TLS in front of it: listen on 127.0.0.1, or set allow_plaintext = true behind a proxy that has TLS";
@@ -217,7 +220,11 @@ async fn dead_letters(
     Ok(HttpResponse::Ok().json(json!({ "dead_letters": letters })))
 }
 
-async fn dead_letter(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
+async fn dead_letter(
+    api: web::Data<Api>,
+    request: HttpRequest,
+    id: web::Path<String>,
+) -> Result<HttpResponse, ApiError> {
     // What it keeps may be a whole body, so looking at one needs more than looking at the list.
     api.allow(&request, Scope::Operate)?;
     let letter = api.ops.dead_letter(&id)?.ok_or(ApiError::NotFound)?;
@@ -275,7 +282,9 @@ impl Api {
     /// Refuses what a web page could have sent: a name that resolves to us without being ours, or a foreign origin.
     fn check_origin(&self, request: &HttpRequest) -> Result<(), ApiError> {
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
+        let name = host
+            .rsplit_once(':')
+            .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
         let ours = matches!(name, "localhost" | "127.0.0.1" | "[::1]") || host == self.plan.listen.to_string();
         let unspecified = self.plan.listen.ip().is_unspecified();
         let origin = request.headers().get(ORIGIN).map(|origin| origin.to_str().unwrap_or_default());

@@ -59,6 +59,8 @@ pub struct App {
     api_server: actix_web::dev::Server,
     api_address: SocketAddr,
     loops: JoinSet<anyhow::Result<&'static str>>,
+    /// What has nothing to finish: it ends with the process.
+    background: JoinSet<()>,
     stop: watch::Sender<bool>,
     failed: watch::Receiver<bool>,
 }
@@ -73,13 +75,13 @@ impl App {
         let metrics = Arc::new(Metrics::default());
         let (stop, stopped) = watch::channel(false);
         let (ready, ready_seen) = watch::channel(true);
-        let mut loops = JoinSet::new();
+        let (mut loops, mut background) = (JoinSet::new(), JoinSet::new());
         let mut secrets = Vec::new();
 
         let mut adapters: HashMap<SourceId, Arc<dyn Adapter>> = HashMap::new();
         let mut live_sources = Vec::new();
         for source in sources {
-            let keys = open_keys(source.secrets, source.allow_short_secret, &mut secrets, &mut loops).await;
+            let keys = open_keys(source.secrets, source.allow_short_secret, &mut secrets, &mut background).await;
             let kept = source.adapter.headers();
             live_sources.push(Source::new(source.id.clone(), source.scheme, keys, kept, source.rate_limit));
             adapters.insert(source.id, source.adapter);
@@ -100,7 +102,7 @@ impl App {
         let sink_names: Vec<Name> = sinks.iter().map(|(name, _)| name.clone()).collect();
         let mut states = BTreeMap::new();
         for (name, sink) in sinks {
-            let keys = open_keys(sink.secrets(), true, &mut secrets, &mut loops).await;
+            let keys = open_keys(sink.secrets(), true, &mut secrets, &mut background).await;
             let (state, state_seen) = watch::channel(State { word: "ok", reason: String::new() });
             states.insert(name.clone(), state_seen);
             let deliverer = deliverer(name, sink, keys, ledger.clone(), state)?;
@@ -134,7 +136,7 @@ impl App {
             metrics: metrics.clone(),
             ready: ready_seen.clone(),
         });
-        let (api_server, api_address) = bind_api(api, ops.clone(), &store.path, &mut loops).await?;
+        let (api_server, api_address) = bind_api(api, ops.clone(), &store.path, &mut background).await?;
         let mut app = Self {
             ops,
             receiver: None,
@@ -143,6 +145,7 @@ impl App {
             api_server,
             api_address,
             loops,
+            background,
             stop,
             failed,
         };
@@ -212,11 +215,7 @@ impl App {
         let tls = plan.tls.clone().map(ServerTls::open).transpose()?.map(Arc::new);
         if let Some(tls) = &tls {
             self.ops.metrics.certificate_expiry("receiver", tls.expires_at().as_millisecond() as f64 / 1000.0);
-            let tls = tls.clone();
-            self.loops.spawn(async move {
-                tls.run().await;
-                Ok("certificates")
-            });
+            self.background.spawn(tls.clone().run());
         }
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         self.receiver_server = Some(receive::listen(&live, socket, tls, workers)?);
@@ -237,8 +236,7 @@ fn ended_early(ended: Result<anyhow::Result<&'static str>, tokio::task::JoinErro
 }
 
 fn open_journal(store: &Path, segment_bytes: u64, ledger: &Ledger) -> anyhow::Result<DiskJournal> {
-    let options =
-        Options { folder: store.join("journal"), segment_bytes, sequence_floor: ledger.sequence_floor() };
+    let options = Options { folder: store.join("journal"), segment_bytes, sequence_floor: ledger.sequence_floor() };
     DiskJournal::open(&options).with_context(|| format!("cannot open the journal in {}", options.folder.display()))
 }
 
@@ -247,18 +245,13 @@ async fn open_keys(
     references: Vec<SecretRef>,
     allow_short: bool,
     rings: &mut Vec<KeyRing>,
-    loops: &mut JoinSet<anyhow::Result<&'static str>>,
+    background: &mut JoinSet<()>,
 ) -> KeyRing {
     let fixed = references.is_empty();
     let ring = KeyRing::open(references, allow_short, Timestamp::now()).await;
     if !fixed {
         rings.push(ring.clone());
-        let refreshed = ring.clone();
-        // Ends with the process: there is nothing to finish.
-        loops.spawn(async move {
-            refreshed.run().await;
-            Ok("secrets")
-        });
+        background.spawn(ring.clone().run());
     }
     ring
 }
@@ -272,7 +265,7 @@ fn deliverer(
 ) -> anyhow::Result<Deliverer> {
     let from_now = sink.start == Start::Now;
     let parts = Parts {
-        render: sink.renderer(),
+        render: sink.renderer(&hostname()),
         route: sink.route.clone(),
         batch: sink.batch,
         sink: sink.build(&name, keys),
@@ -283,19 +276,25 @@ fn deliverer(
     Ok(Deliverer::new(parts, from_now)?)
 }
 
+/// This machine's name, for receivers that want one and sinks whose config names none.
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 async fn bind_api(
     plan: ApiPlan,
     ops: Arc<Ops>,
     store: &Path,
-    loops: &mut JoinSet<anyhow::Result<&'static str>>,
+    background: &mut JoinSet<()>,
 ) -> anyhow::Result<(actix_web::dev::Server, SocketAddr)> {
     let socket = bind(plan.listen, "api.listen")?;
     let address = socket.local_addr()?;
     let mut keys = Vec::new();
     for token in &plan.tokens {
-        keys.push(open_keys(vec![token.secret.clone()], false, &mut Vec::new(), loops).await);
+        keys.push(open_keys(vec![token.secret.clone()], false, &mut Vec::new(), background).await);
     }
-    let own_token = write_own_token(&api::token_file(store)).context("cannot write the API token of the command line")?;
+    let own_token =
+        write_own_token(&api::token_file(store)).context("cannot write the API token of the command line")?;
     let api = Api { ops, plan: ApiPlan { listen: address, ..plan }, keys, own_token };
     Ok((api::listen(Arc::new(api), socket)?, address))
 }
@@ -311,5 +310,6 @@ fn write_own_token(path: &Path) -> std::io::Result<[u8; 32]> {
 }
 
 fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("cannot listen on {address}: is another process there? Set {key}"))
+    TcpListener::bind(address)
+        .with_context(|| format!("cannot listen on {address}: is another process there? Set {key}"))
 }

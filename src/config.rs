@@ -338,10 +338,18 @@ fn check_store(store: &StoreConfig, body_bytes_max: u64, problems: &mut Vec<Prob
     };
     check(store.kind != "kafka", "type", "a store on Kafka is planned and not built yet: use \"disk\"");
     check(matches!(store.kind.as_str(), "disk" | "kafka"), "type", "use \"disk\"");
-    check(store.dedup.0 >= DAY * 4, "dedup", "at least \"4d\": senders retry for over 3 days, and would be taken for new");
+    check(
+        store.dedup.0 >= DAY * 4,
+        "dedup",
+        "at least \"4d\": senders retry for over 3 days, and would be taken for new",
+    );
     check((1 << 20..=1 << 30).contains(&store.segment_size.0), "segment_size", "between \"1MiB\" and \"1GiB\"");
     let room = body_bytes_max + (256 << 10);
-    check(store.segment_size.0 > room, "segment_size", "larger than receiver.body_max and 256KiB: a body has to fit one file");
+    check(
+        store.segment_size.0 > room,
+        "segment_size",
+        "larger than receiver.body_max and 256KiB: a body has to fit one file",
+    );
     check(store.size_max.0 >= store.segment_size.0 * 4, "size_max", "at least four times store.segment_size");
     check(!store.retention.0.is_zero(), "retention", "more than nothing: an operator may want to look at what came in");
 }

@@ -124,22 +124,19 @@ impl Normalizer {
     fn read(&self, record: &Record) -> Read {
         let meaning = match record.kind {
             Kind::Operator => Meaning::Operator(serde_json::from_slice(&record.stored).ok()),
-            Kind::Delivery => {
-                let source = record.source.clone();
-                Meaning::Delivery(self.interpret(source, record.at, record.stored.clone()))
-            }
+            Kind::Delivery => Meaning::Delivery(self.interpret(&record.source, record.at, record.stored.clone())),
         };
         Read { sequence: record.sequence, at: record.at, meaning }
     }
 
     /// Runs the adapter of the source. A panic in it is a fault of ours, and costs this message only.
-    fn interpret(&self, source: SourceId, received_at: Timestamp, stored: Bytes) -> Message {
+    fn interpret(&self, source: &SourceId, received_at: Timestamp, stored: Bytes) -> Message {
         let mut message = Message { source: source.clone(), received_at, stored, read: Err(String::new()), raw: None };
         let delivery = match Delivery::from_stored(source.clone(), received_at, &message.stored) {
             Ok(delivery) => delivery,
             Err(error) => return Message { read: Err(error.to_string()), ..message },
         };
-        let Some(adapter) = self.adapters.get(&source) else {
+        let Some(adapter) = self.adapters.get(source) else {
             let reason = format!("source \"{source}\" is not in the config any more; add it again and redrive");
             return Message { read: Err(reason), ..message };
         };
@@ -189,7 +186,7 @@ impl Normalizer {
         letter: DeadLetter,
         tally: &mut Tally,
     ) -> Result<(), LedgerError> {
-        let mut message = self.interpret(letter.source.clone(), letter.first_at, letter.raw.clone().into());
+        let mut message = self.interpret(&letter.source, letter.first_at, letter.raw.clone().into());
         let index = letter.position.0 & Position::INDEX_MAX;
         let item = match &mut message.read {
             Err(reason) => Err(std::mem::take(reason)),

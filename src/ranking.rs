@@ -156,6 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::Activity::{Close, Create, Scan, Update};
     use crate::event::{Hash, Subject, SubjectId};
 
     /// Analysed `second` seconds after the epoch, received at 1,000 or later.
@@ -194,7 +195,6 @@ mod tests {
             (Verdict::Malicious, Some(6), signed),
         ]);
         let activities: Vec<_> = all.iter().map(|ranked| ranked.activity).collect();
-        use Activity::{Close, Create, Scan, Update};
         assert_eq!(activities, [Scan, Create, Update, Scan, Close, Create]);
         assert_eq!(all[4].previous.map(|previous| previous.verdict), Some(Verdict::Unknown));
         assert!(record.finding_open);

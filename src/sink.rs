@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use crate::event::{Event, Name, Position, shorten};
+use crate::format::{Format, Style, hec};
 use crate::route::{Route, RouteConfig};
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::{Problem, Size, Span};
@@ -47,7 +48,8 @@ macro_rules! sink_config {
         impl $name {
             /// The keys that every sink has.
             pub(in crate::sink) fn common(&self) -> $crate::sink::CommonConfig {
-                $crate::sink::CommonConfig { start: self.start, on_full: self.on_full, batch: self.batch }
+                let (start, on_full, batch) = (self.start, self.on_full, self.batch);
+                $crate::sink::CommonConfig { start, on_full, batch, route: self.route.clone() }
             }
         }
     };
@@ -92,10 +94,16 @@ impl SinkConfig {
             Self::Console(config) => Ok(Kind::Console(config.plan())),
         };
         let route = common.route.plan(&format!("{key}.where"), sources);
-        match (kind, common.batch.plan(defaults, key), route) {
-            (Ok(kind), Ok(batch), Ok(route)) => {
-                Ok(SinkPlan { start: common.start, on_full: common.on_full, batch, route, kind })
+        let kind = match common.on_full {
+            OnFull::Block => kind,
+            OnFull::DeadLetter => {
+                let words =
+                    "setting a sink's events aside when the store is full is planned and not built yet: use \"block\"";
+                Err(kind.err().into_iter().flatten().chain([Problem::new(format!("{key}.on_full"), words)]).collect())
             }
+        };
+        match (kind, common.batch.plan(defaults, key), route) {
+            (Ok(kind), Ok(batch), Ok(route)) => Ok(SinkPlan { start: common.start, batch, route, kind }),
             (kind, batch, route) => {
                 Err(kind.err().into_iter().chain(batch.err()).chain(route.err()).flatten().collect())
             }
@@ -108,14 +116,20 @@ impl SinkConfig {
 pub struct SinkPlan {
     /// Where it begins when it has no cursor yet.
     pub start: Start,
-    /// What happens to its events when the store is full.
-    pub on_full: OnFull,
     /// How many events travel together.
     pub batch: Batch,
     /// Which events it gets.
     pub route: Route,
     /// What it is.
     pub kind: Kind,
+}
+
+/// Appends an event as a sink's receiver gets it.
+pub type Renderer = Box<dyn Fn(&Event, &mut Vec<u8>) + Send>;
+
+fn plain(format: Format, hostname: &str) -> Renderer {
+    let style = Style::new(hostname);
+    Box::new(move |event, out| format.render(event, &style, out))
 }
 
 /// What a planned sink is: the list of all sinks.
@@ -140,6 +154,25 @@ impl SinkPlan {
             Kind::Kafka(plan) => plan.secrets(),
             Kind::SplunkHec(plan) => plan.secrets(),
             Kind::Syslog(_) | Kind::File(_) | Kind::Console(_) => Vec::new(),
+        }
+    }
+
+    /// How an event looks to this sink. `hostname` is ours, unless the config names another.
+    pub fn renderer(&self, hostname: &str) -> Renderer {
+        match &self.kind {
+            Kind::Kafka(plan) => plain(plan.format, hostname),
+            Kind::File(plan) => plain(plan.format, hostname),
+            Kind::Console(plan) => plain(plan.format, hostname),
+            Kind::SplunkHec(plan) => {
+                let style = Style::new(plan.host.as_deref().unwrap_or(hostname));
+                let index = plan.index.clone();
+                Box::new(move |event, out| hec::render(event, &style, index.as_deref(), out))
+            }
+            Kind::Syslog(plan) => {
+                let style = Style::new(plan.hostname.as_deref().unwrap_or(hostname));
+                let profile = plan.profile.clone();
+                Box::new(move |event, out| profile.render(event, &style, out))
+            }
         }
     }
 

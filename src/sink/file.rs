@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Batch, Rendered, Settled, Sink, Stop, refused_for_line_end};
 use crate::event::Position;
+use crate::format::Format;
 use crate::setting::Problem;
 
 sink_config! {
@@ -24,7 +25,7 @@ sink_config! {
         /// File to append to; made with mode 0600 if there is none. Its folder has to exist.
         pub path: PathBuf,
         /// How an event is written: `ocsf` (default), `ecs`, `cef` or `leef`.
-        pub format: Option<String>,
+        pub format: Option<Format>,
     }
 }
 
@@ -32,7 +33,7 @@ sink_config! {
     /// One event a line, on standard output.
     pub struct ConsoleConfig {
         /// How an event is written: `ocsf` (default), `ecs`, `cef` or `leef`.
-        pub format: Option<String>,
+        pub format: Option<Format>,
     }
 }
 
@@ -46,13 +47,13 @@ impl FileConfig {
         if self.path.file_name().is_none() {
             return Err(vec![Problem::new(format!("{key}.path"), "name a file, like \"verdicts.ndjson\"")]);
         }
-        Ok(FilePlan { path: self.path, format: self.format })
+        Ok(FilePlan { path: self.path, format: self.format.unwrap_or(Format::Ocsf) })
     }
 }
 
 impl ConsoleConfig {
     pub(super) fn plan(self) -> ConsolePlan {
-        ConsolePlan { format: self.format }
+        ConsolePlan { format: self.format.unwrap_or(Format::Ocsf) }
     }
 }
 
@@ -60,15 +61,15 @@ impl ConsoleConfig {
 #[derive(Debug, Clone)]
 pub struct FilePlan {
     path: PathBuf,
-    /// Word of the format, if it is not the default.
-    pub format: Option<String>,
+    /// How an event is written.
+    pub format: Format,
 }
 
 /// Standard output.
 #[derive(Debug, Clone)]
 pub struct ConsolePlan {
-    /// Word of the format, if it is not the default.
-    pub format: Option<String>,
+    /// How an event is written.
+    pub format: Format,
 }
 
 impl FilePlan {
@@ -261,7 +262,7 @@ mod tests {
     use crate::sink::testing::{batch, rendered};
 
     fn sink(path: &Path) -> FileSink {
-        FilePlan { path: path.to_owned(), format: None }.build()
+        FilePlan { path: path.to_owned(), format: Format::Ocsf }.build()
     }
 
     fn read(path: &Path) -> String {

@@ -30,6 +30,7 @@ pub use self::options::OptionValue;
 use self::options::Options;
 use super::{Batch, Rendered, Settled, Sink, Stop, words_of_receiver};
 use crate::event::{Event, Name, Position};
+use crate::format::Format;
 use crate::secret::{KeyRing, Secret, SecretRef};
 use crate::setting::Problem;
 use crate::tls::ClientTlsConfig;
@@ -42,7 +43,7 @@ sink_config! {
         /// Topic for all events. It has to exist.
         pub topic: String,
         /// How an event is written: `ocsf` (default), `ecs`, `cef` or `leef`.
-        pub format: Option<String>,
+        pub format: Option<Format>,
         /// Options of librdkafka by name. A secret is written as a reference (`env:NAME`, `file:PATH`). What could lose events or switch verification off is refused.
         #[serde(default)]
         pub options: BTreeMap<String, OptionValue>,
@@ -60,8 +61,8 @@ pub struct KafkaPlan {
     brokers: String,
     topic: String,
     options: Options,
-    /// Word of the format, if it is not the default.
-    pub format: Option<String>,
+    /// How an event is written.
+    pub format: Format,
 }
 
 impl KafkaConfig {
@@ -90,8 +91,12 @@ impl KafkaConfig {
         if let Some(tls) = self.tls {
             problems.extend(add_tls(&mut sorted.plain, tls, key));
         }
-        let plan =
-            KafkaPlan { brokers: self.brokers.join(","), topic: self.topic, options: sorted, format: self.format };
+        let plan = KafkaPlan {
+            brokers: self.brokers.join(","),
+            topic: self.topic,
+            options: sorted,
+            format: self.format.unwrap_or(Format::Ocsf),
+        };
         // The library knows its options best. Secrets are only known later; a stand-in shows that the option exists.
         if problems.is_empty()
             && let Err(error) = plan
@@ -174,10 +179,7 @@ impl KafkaPlan {
 
     /// `application/json` unless the format is no JSON.
     fn content_type(&self) -> &'static str {
-        match self.format.as_deref() {
-            Some("cef" | "leef") => "text/plain; charset=utf-8",
-            _ => "application/json",
-        }
+        if self.format.is_json() { "application/json" } else { "text/plain; charset=utf-8" }
     }
 
     fn stop(&self, class: Class, words: &str) -> Stop {

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::net::{RecvFlags, sockopt};
-use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -26,6 +25,8 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Batch, Rendered, Settled, Sink, Stop, refused_for_line_end};
 use crate::event::Position;
+use crate::format::Format;
+use crate::format::rfc5424::{Framing, Profile, Receiver, SIZE_MIN};
 use crate::setting::{Problem, Size};
 use crate::tls::{self, ClientTls, ClientTlsConfig};
 
@@ -35,14 +36,14 @@ sink_config! {
         /// Where to: `udp://host:port`, `tcp://host:port` or `tls://host:port`; without a port 514, with TLS 6514.
         pub address: String,
         /// What receives: `qradar`, `arcsight`, `sentinel`, `sc4s`, `rsyslog` or `plain`. Sets format, header, framing, size budget and time.
-        pub profile: Option<String>,
+        pub profile: Option<Receiver>,
         /// Our host name in the header. Receivers tell log sources apart by it, so it has to be the same on every replica.
         pub hostname: Option<String>,
         /// How an event is written, instead of the profile's: `ocsf`, `ecs`, `cef` or `leef`.
-        pub format: Option<String>,
+        pub format: Option<Format>,
         /// Most bytes of a message, instead of the profile's.
         pub size_max: Option<Size>,
-        /// How messages are told apart on TCP and TLS: `octet_counting` (default) or `line_feed`, for receivers that know no other.
+        /// How messages are told apart on TCP and TLS: `octet_counting` (default) or `lf`, for receivers that know no other.
         pub framing: Option<Framing>,
         /// TLS, for `tls://`.
         #[serde(default)]
@@ -50,19 +51,11 @@ sink_config! {
     }
 }
 
-/// How messages are told apart on a stream (RFC 6587; RFC 5425 wants octet counting). A datagram is a message by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Framing {
-    /// The length in bytes and a space before each message.
-    #[default]
-    OctetCounting,
-    /// A line feed after each message.
-    LineFeed,
-}
-
 /// Small enough that little has to be sent again after a lost connection.
 pub(super) const BATCH: Batch = Batch { events_max: 500, bytes_max: 256 << 10, wait_max: Duration::from_millis(100) };
+
+/// Larger messages are split or refused by every receiver we know.
+const SIZE_MAX: usize = 64 << 10;
 
 /// What carries the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,16 +73,11 @@ pub struct SyslogPlan {
     transport: Transport,
     host: String,
     port: u16,
-    framing: Framing,
     tls: ClientTls,
-    /// Word of the profile, if one is set.
-    pub profile: Option<String>,
+    /// Header, format, framing and size of a message.
+    pub profile: Profile,
     /// Our host name in the header, if one is set.
     pub hostname: Option<String>,
-    /// Word of the format, if it is not the profile's.
-    pub format: Option<String>,
-    /// Most bytes of a message, if it is not the profile's.
-    pub size_max: Option<Size>,
 }
 
 impl SyslogConfig {
@@ -109,20 +97,23 @@ impl SyslogConfig {
         if self.framing.is_some() && transport == Some(Transport::Udp) {
             problems.push(Problem::new(format!("{key}.framing"), "a datagram is a message by itself: remove this"));
         }
+        let mut profile = self.profile.unwrap_or(Receiver::Plain).profile();
+        profile.format = self.format.unwrap_or(profile.format);
+        profile.framing = self.framing.unwrap_or(profile.framing);
+        if let Some(size) = self.size_max {
+            profile.size_max = usize::try_from(size.0).unwrap_or(usize::MAX);
+            if !(SIZE_MIN..=SIZE_MAX).contains(&profile.size_max) {
+                problems.push(Problem::new(format!("{key}.size_max"), "use \"1KiB\" to \"64KiB\""));
+            }
+        }
+        if transport == Some(Transport::Udp) {
+            profile = profile.for_udp();
+        }
         let tls = self.tls.plan(&format!("{key}.tls"));
         match (target, tls) {
-            (Ok((transport, host, port)), Ok(tls)) if problems.is_empty() => Ok(SyslogPlan {
-                address: self.address,
-                transport,
-                host,
-                port,
-                framing: self.framing.unwrap_or_default(),
-                tls,
-                profile: self.profile,
-                hostname: self.hostname,
-                format: self.format,
-                size_max: self.size_max,
-            }),
+            (Ok((transport, host, port)), Ok(tls)) if problems.is_empty() => {
+                Ok(SyslogPlan { address: self.address, transport, host, port, tls, profile, hostname: self.hostname })
+            }
             (_, tls) => {
                 problems.extend(tls.err().into_iter().flatten());
                 Err(problems)
@@ -194,7 +185,7 @@ impl Sink for SyslogSink {
             self.answers = send_datagrams(socket, batch).await.map_err(|error| self.plan.stop("send to", &error))?;
             return Ok(());
         }
-        if self.plan.framing == Framing::LineFeed
+        if self.plan.profile.framing == Framing::Lf
             && let Some(refused) = refused_for_line_end(batch)
         {
             self.answers.push_back(refused);
@@ -204,7 +195,7 @@ impl Sink for SyslogSink {
             // Nothing of this batch was written, so a connection that ended quietly costs nothing but a new one.
             return self.rewind(first.position, &closed);
         }
-        let frames = frames(self.plan.framing, batch);
+        let frames = frames(self.plan.profile.framing, batch);
         let outcome =
             timeout(WRITE_TIMEOUT, wire.write(&frames)).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
         if let Err(error) = outcome {
@@ -446,7 +437,7 @@ fn frames(framing: Framing, batch: &[Rendered]) -> Vec<u8> {
                 write!(frames, "{} ", body.len()).expect("memory takes every write");
                 frames.extend_from_slice(body);
             }
-            Framing::LineFeed => {
+            Framing::Lf => {
                 frames.extend_from_slice(body);
                 frames.push(b'\n');
             }

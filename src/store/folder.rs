@@ -77,7 +77,10 @@ impl Folder {
         let reserve = self.path.join("reserve");
         if free < SPACE_LOW {
             match fs::remove_file(&reserve) {
-                Ok(()) => tracing::error!(free, "the disk of the store is full, the reserve is given up so that sinks can drain"),
+                Ok(()) => tracing::error!(
+                    free,
+                    "the disk of the store is full, the reserve is given up so that sinks can drain"
+                ),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }

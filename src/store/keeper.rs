@@ -79,11 +79,19 @@ impl Keeper {
         // What was freed in the ledger's file is used again, but stays with the file: the journal gives way first.
         let full = space_low || bytes > self.bytes_max;
         if full && !self.journal.is_full() {
-            tracing::error!(bytes, max = self.bytes_max, "the store is full of undelivered events, senders are answered 503");
+            tracing::error!(
+                bytes,
+                max = self.bytes_max,
+                "the store is full of undelivered events, senders are answered 503"
+            );
         }
         let many = bytes > self.bytes_max / 100 * WARN_PERCENT;
         if many && !*warned {
-            tracing::warn!(bytes, max = self.bytes_max, "the store is over {WARN_PERCENT} % of store.size_max; see which sink is behind");
+            tracing::warn!(
+                bytes,
+                max = self.bytes_max,
+                "the store is over {WARN_PERCENT} % of store.size_max; see which sink is behind"
+            );
         }
         *warned = many;
         self.journal.set_full(full);
@@ -133,9 +141,13 @@ impl Keeper {
         }
         if let Some(last) = last {
             self.journal.prune(last)?;
-            tracing::warn!(freed, "store.size_max is reached, {freed} bytes of delivered messages are gone before their retention");
+            tracing::warn!(
+                freed,
+                "store.size_max is reached, {freed} bytes of delivered messages are gone before their retention"
+            );
         }
-        let settled_now = Retention { events: now, dedup: Timestamp::MIN, verdicts: Timestamp::MIN, dead_letters: Timestamp::MIN };
+        let settled_now =
+            Retention { events: now, dedup: Timestamp::MIN, verdicts: Timestamp::MIN, dead_letters: Timestamp::MIN };
         self.ledger.transact(|transaction| transaction.prune(settled, &settled_now, ROWS_MAX)).map(|_| ())
     }
 

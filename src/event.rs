@@ -663,6 +663,9 @@ fn is_false(flag: &bool) -> bool {
 }
 
 #[cfg(test)]
+pub(crate) mod sample;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

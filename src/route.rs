@@ -1,206 +1,126 @@
-//! Which events a sink wants: its `where`, as written and as checked.
-//!
-//! Conditions are ANDed; a `where` without conditions, or none at all, passes everything. What it stops is counted as filtered by the
-//! rule's name, so a rule always has one.
-//!
-//! Not here: the counting (`deliver`).
+//! Which events a sink wants: the `where` of its config.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::event::{Event, SourceId, Verdict};
+use crate::event::{Event, Name, Verdict};
 use crate::setting::Problem;
 
-/// `where = { ... }` of a sink, as written.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+/// `where` as written. Conditions are all needed; an absent one is always true.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Where {
-    /// Name of the rule in metrics and tables: what was filtered is counted by it. `where` if not given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+pub struct RouteConfig {
+    /// What the rule is called where filtered events are counted.
+    #[serde(default)]
     pub name: Option<String>,
     /// Only these verdicts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub verdicts: Option<Vec<Verdict>>,
-    /// Only events of these sources.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Only these sources.
+    #[serde(default)]
     pub sources: Option<Vec<String>>,
-    /// Only events with at least this risk score; those without a score pass.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Only from this risk score on, 0 to 100; an event without a score passes.
+    #[serde(default)]
     #[schemars(range(max = 100))]
     pub score_min: Option<u8>,
-    /// A jq condition. Planned, not built yet.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Planned: a condition in jq.
+    #[serde(default)]
+    #[schemars(skip)]
     pub jq: Option<String>,
 }
 
-/// The rule of one sink, checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    name: String,
-    /// Indexed by the order of [`Verdict::ALL`].
-    verdicts: [bool; Verdict::ALL.len()],
-    sources: Option<Vec<SourceId>>,
-    score_min: u8,
-}
-
-impl Default for Route {
-    /// The rule of a sink without `where`: everything passes.
-    fn default() -> Self {
-        Self { name: NAME.to_owned(), verdicts: [true; Verdict::ALL.len()], sources: None, score_min: 0 }
-    }
-}
-
-impl Where {
-    /// Checks the rule at `key` (`sinks.qradar.where`) against the sources that the config has.
-    pub fn plan(&self, key: &str, known: &[SourceId]) -> Result<Route, Problem> {
-        let problem = |field: &str, message: String| Err(Problem::new(format!("{key}.{field}"), message));
+impl RouteConfig {
+    /// Validates; `key` is the path in the config (`sinks.qradar.where`), `sources` are all that there are.
+    pub fn plan(self, key: &str, sources: &[Name]) -> Result<Route, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut problem = |name: &str, message: String| problems.push(Problem::new(format!("{key}.{name}"), message));
         if self.jq.is_some() {
-            return problem("jq", "is planned but not built yet; use verdicts, sources and score_min".to_owned());
+            problem(
+                "jq",
+                "conditions in jq are planned and not built yet: use verdicts, sources and score_min".to_owned(),
+            );
         }
-        let mut route = Route::default();
-        if let Some(name) = &self.name {
-            match name.parse::<SourceId>() {
-                Ok(name) => name.as_str().clone_into(&mut route.name),
-                Err(error) => return problem("name", error.to_string()),
+        if self.score_min.is_some_and(|score| score > 100) {
+            problem("score_min", "a risk score is 0 to 100".to_owned());
+        }
+        if self.verdicts.as_ref().is_some_and(Vec::is_empty) {
+            problem("verdicts", "an empty list lets no event pass: name the verdicts, or remove the key".to_owned());
+        }
+        let mut named = Vec::new();
+        for source in self.sources.iter().flatten() {
+            match sources.iter().find(|known| known.as_str() == source) {
+                Some(known) => named.push(known.clone()),
+                None => problem("sources", format!("there is no source of the name \"{}\"", source.escape_default())),
             }
         }
-        if let Some(verdicts) = &self.verdicts {
-            if verdicts.is_empty() {
-                return problem(
-                    "verdicts",
-                    "is empty, so nothing would ever pass: name a verdict or leave it out".to_owned(),
-                );
-            }
-            route.verdicts = Verdict::ALL.map(|verdict| verdicts.contains(&verdict));
+        if problems.is_empty() {
+            let Self { name, verdicts, sources, score_min, .. } = self;
+            Ok(Route { name, verdicts, sources: sources.map(|_| named), score_min })
+        } else {
+            Err(problems)
         }
-        if let Some(sources) = &self.sources {
-            if sources.is_empty() {
-                return problem(
-                    "sources",
-                    "is empty, so nothing would ever pass: name a source or leave it out".to_owned(),
-                );
-            }
-            let mut wanted = Vec::with_capacity(sources.len());
-            for name in sources {
-                match known.iter().find(|source| source.as_str() == name) {
-                    Some(source) => wanted.push(source.clone()),
-                    None => return problem("sources", unknown_source(name, known)),
-                }
-            }
-            route.sources = Some(wanted);
-        }
-        if let Some(score_min) = self.score_min {
-            if score_min > 100 {
-                return problem("score_min", "must be at most 100: that is the worst score there is".to_owned());
-            }
-            route.score_min = score_min;
-        }
-        Ok(route)
     }
+}
+
+/// Which events a sink wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Route {
+    name: Option<String>,
+    verdicts: Option<Vec<Verdict>>,
+    sources: Option<Vec<Name>>,
+    score_min: Option<u8>,
 }
 
 impl Route {
     /// Whether the sink wants this event.
     pub fn passes(&self, event: &Event) -> bool {
-        let finding = &event.finding;
-        self.verdicts[finding.verdict as usize]
-            && self.sources.as_ref().is_none_or(|sources| sources.contains(&event.source))
-            && finding.score.is_none_or(|score| score >= self.score_min)
+        let Self { name: _, verdicts, sources, score_min } = self;
+        verdicts.as_ref().is_none_or(|wanted| wanted.contains(&event.finding.verdict))
+            && sources.as_ref().is_none_or(|wanted| wanted.contains(&event.source))
+            && score_min.is_none_or(|least| event.finding.score.is_none_or(|score| score >= least))
     }
 
-    /// The rule's name: what it stops is accounted for by it.
+    /// What the rule is called.
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.as_deref().unwrap_or("where")
     }
 }
-
-fn unknown_source(name: &str, known: &[SourceId]) -> String {
-    let nearest = known.iter().map(|source| (strsim::damerau_levenshtein(name, source.as_str()), source)).min();
-    let name: String = name.chars().take(80).collect();
-    match nearest {
-        Some((edits, source)) if edits <= source.as_str().len() / 3 => {
-            format!("there is no source \"{name}\"; did you mean \"{source}\"?")
-        }
-        _ => format!("there is no source \"{name}\": add [sources.{name}] or take it out"),
-    }
-}
-
-const NAME: &str = "where";
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-
     use super::*;
-    use crate::event::{Activity, Auth, Finding, Hash, Standing, Subject, SubjectId};
+    use crate::event::sample;
 
-    fn event(source: &str, verdict: Verdict, score: Option<u8>) -> Event {
-        let subject = Subject::of(SubjectId::Sha256(Hash([1; 32])));
-        Event {
-            uid: Hash([0; 16]),
-            source: source.parse().expect("a name"),
-            provider: "test".to_owned(),
-            auth: Auth::Signature,
-            received_at: Timestamp::UNIX_EPOCH,
-            effective_at: Timestamp::UNIX_EPOCH,
-            clock_suspect: false,
-            raw_sha256: Hash([0; 32]),
-            raw_size: 0,
-            finding: Finding { score, ..Finding::new(subject, verdict) },
-            activity: Activity::Scan,
-            standing: Standing::Latest,
-            previous: None,
-            replay: false,
-        }
-    }
-
-    fn sources() -> Vec<SourceId> {
-        ["portal", "vt"].map(|name| name.parse().expect("a name")).to_vec()
+    #[test]
+    fn all_conditions_are_needed_and_a_missing_score_passes() {
+        let mut event = sample::event(Verdict::Malicious);
+        event.finding.score = Some(60);
+        let source = event.source.clone();
+        let plan = |config: RouteConfig| config.plan("sinks.a.where", std::slice::from_ref(&source)).expect("valid");
+        let config = RouteConfig {
+            verdicts: Some(vec![Verdict::Malicious]),
+            sources: Some(vec![source.to_string()]),
+            score_min: Some(60),
+            ..RouteConfig::default()
+        };
+        assert!(plan(RouteConfig::default()).passes(&event));
+        assert!(plan(config.clone()).passes(&event));
+        assert!(!plan(RouteConfig { score_min: Some(61), ..config.clone() }).passes(&event));
+        assert!(!plan(RouteConfig { verdicts: Some(vec![Verdict::Clean]), ..config.clone() }).passes(&event));
+        event.finding.score = None;
+        assert!(plan(RouteConfig { score_min: Some(61), ..config }).passes(&event));
     }
 
     #[test]
-    fn conditions_are_anded_and_a_score_only_counts_where_there_is_one() {
-        let rule = r#"{"name":"soc","verdicts":["malicious","suspicious"],"sources":["portal"],"score_min":50}"#;
-        let rule: Where = serde_json::from_str(rule).expect("a rule");
-        let route = rule.plan("sinks.a.where", &sources()).expect("a good rule");
-        assert_eq!(route.name(), "soc");
-        for (source, verdict, score, passes) in [
-            ("portal", Verdict::Malicious, Some(50), true),
-            ("portal", Verdict::Malicious, None, true),
-            ("portal", Verdict::Malicious, Some(49), false),
-            ("portal", Verdict::Pua, Some(99), false),
-            ("vt", Verdict::Malicious, Some(99), false),
-        ] {
-            assert_eq!(route.passes(&event(source, verdict, score)), passes, "{source} {verdict} {score:?}");
-        }
-    }
-
-    #[test]
-    fn without_conditions_everything_passes() {
-        let planned = Where::default().plan("sinks.a.where", &[]).expect("a good rule");
-        assert_eq!((planned.name(), &planned), ("where", &Route::default()));
-        for (place, verdict) in Verdict::ALL.into_iter().enumerate() {
-            assert_eq!(verdict as usize, place, "the order of the list is that of the enum");
-            assert!(planned.passes(&event("portal", verdict, Some(0))));
-        }
-    }
-
-    #[test]
-    fn a_rule_that_can_not_work_is_refused_with_words() {
-        for (rule, wanted) in [
-            (r#"{"jq":".severity_id >= 3"}"#, "sinks.a.where.jq: is planned but not built yet"),
-            (r#"{"verdicts":[]}"#, "sinks.a.where.verdicts: is empty"),
-            (r#"{"sources":[]}"#, "sinks.a.where.sources: is empty"),
-            (r#"{"sources":["portl"]}"#, "did you mean \"portal\"?"),
-            (r#"{"sources":["elsewhere"]}"#, "add [sources.elsewhere]"),
-            (r#"{"score_min":101}"#, "sinks.a.where.score_min: must be at most 100"),
-            (r#"{"name":"SOC!"}"#, "sinks.a.where.name: \"SOC!\" is not a name"),
-        ] {
-            let rule: Where = serde_json::from_str(rule).expect("written as a rule");
-            let problem = rule.plan("sinks.a.where", &sources()).expect_err("refused").to_string();
-            assert!(problem.contains(wanted), "{problem}");
-        }
-        assert!(serde_json::from_str::<Where>(r#"{"verdict":["clean"]}"#).is_err());
-        assert!(serde_json::from_str::<Where>(r#"{"verdicts":["bad"]}"#).is_err());
+    fn what_can_never_pass_is_refused_with_its_key() {
+        let config = RouteConfig {
+            verdicts: Some(Vec::new()),
+            sources: Some(vec!["nobody".to_owned()]),
+            jq: Some(".".to_owned()),
+            ..RouteConfig::default()
+        };
+        let problems = config.plan("sinks.a.where", &[]).expect_err("three problems");
+        let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["sinks.a.where.jq", "sinks.a.where.verdicts", "sinks.a.where.sources"]);
     }
 }

@@ -73,7 +73,7 @@ impl fmt::Display for Span {
 
 /// In the largest unit that leaves a whole number.
 fn write_amount(f: &mut fmt::Formatter<'_>, amount: u64, units: &[(&str, u64)], smallest: &str) -> fmt::Result {
-    let fits = units.iter().filter(|(_, factor)| amount != 0 && amount % factor == 0);
+    let fits = units.iter().filter(|(_, factor)| amount != 0 && amount.is_multiple_of(*factor));
     match fits.max_by_key(|(_, factor)| *factor) {
         Some((unit, factor)) => write!(f, "{}{unit}", amount / factor),
         None => write!(f, "{amount}{smallest}"),
@@ -122,7 +122,7 @@ mod tests {
         for (text, ms) in [("250ms", 250), ("90s", 90_000), ("7d", 604_800_000)] {
             assert_eq!(text.parse(), Ok(Span(Duration::from_millis(ms))));
         }
-        assert_eq!(Span(Duration::from_secs(300)).to_string(), "5m");
+        assert_eq!(Span(Duration::from_mins(5)).to_string(), "5m");
         for bad in
             ["", "10", "MiB", "1.5MiB", "-1s", "10 MiB", "10MB", "99999999999999999999s", "18446744073709551615d"]
         {

@@ -74,5 +74,6 @@ impl Gathered {
     }
 }
 
-/// Most odd items of one message that get a dead letter each; a body of a million wrong items must not become a million dead letters.
-pub(super) const ODD_ITEMS_MAX: usize = 1000;
+/// Most odd items of one message that get an error, and so a dead letter, each: pages have 40 items, and a body of a million wrong items must
+/// not become a million dead letters.
+pub(super) const ODD_ITEMS_MAX: usize = 100;

@@ -20,7 +20,7 @@ updated=
 apt_get() {
   [ "$(id -u)" = 0 ] || { say "not root, cannot run apt-get $*"; return 1; }
   if [ -z "$updated" ]; then apt-get update -qq >&2; updated=1; fi
-  apt-get -qq "$@" >&2
+  apt-get -qq -o Dpkg::Use-Pty=0 "$@" >&2
 }
 
 missing_packages() { # prints those that are not installed
@@ -55,7 +55,7 @@ part_syslog_ng() { # the package conflicts with rsyslog, so it is unpacked besid
 
 maven_jars() { # maven_jars POM DIR
   rm -rf "$2"
-  mvn -B -q -f "$1" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$2" >&2
+  mvn -B -q -Dstyle.color=never -f "$1" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$2" >&2
 }
 part_kafka() {
   need mvn maven
@@ -80,7 +80,7 @@ part_npm() {
   [ "$(node -p 'parseInt(process.versions.node)')" -ge 20 ] || { say "node $(node -v) is too old, 20 or newer needed"; return 1; }
   rm -rf "$PEERS/npm"
   mkdir -p "$PEERS/npm"
-  cp "$here/npm/package.json" "$here/npm/package-lock.json" "$here/npm/.npmrc" "$PEERS/npm/"
+  cp "$here/npm/package.json" "$here/npm/package-lock.json" "$here/npm/.npmrc" "$here/npm/load.mjs" "$PEERS/npm/"
   (cd "$PEERS/npm" && npm ci --no-audit --no-fund --loglevel=error >&2)
 }
 
@@ -108,5 +108,5 @@ run syslog-ng part_syslog_ng
 run kafka part_kafka "$here/kafka/pom.xml" "$here/kafka/Read.java"
 run cef part_cef "$here/cef/pom.xml" "$here/cef/ParseCef.java"
 run python part_python "$here/requirements.txt"
-run npm part_npm "$here/npm/package-lock.json" "$here/npm/.npmrc"
+run npm part_npm "$here/npm/package-lock.json" "$here/npm/.npmrc" "$here/npm/load.mjs"
 say "ready in $PEERS"

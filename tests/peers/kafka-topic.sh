@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Creates a topic with Kafka's own tool. Usage: kafka-topic.sh PORT TOPIC PARTITIONS [config=value ...]
 set -euo pipefail
+# shellcheck source=peers-env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/peers-env.sh"
 installed kafka
 port=$1 topic=$2 partitions=$3

@@ -2,6 +2,7 @@
 # Runs Apache Kafka (KRaft, one node, loopback) in the foreground. Usage: kafka.sh DIR PORT [CONTROLLER_PORT, default PORT+1]   env: KAFKA_HEAP (256m), KAFKA_PROPS (more lines for server.properties)
 # Storage in DIR/data is formatted only when new, so a restart after kill -9 keeps the records. Topics are never created on their own.
 set -euo pipefail
+# shellcheck source=peers-env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/peers-env.sh"
 installed kafka
 dir=$(absolute "$1")
@@ -22,6 +23,8 @@ offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 group.initial.rebalance.delay.ms=0
 num.network.threads=2
 num.io.threads=4

@@ -2,6 +2,7 @@
 # Runs syslog-ng (loopback) in the foreground; messages go to DIR/received.jsonl. Usage: syslog-ng.sh DIR UDP OCTET LF TLS   env: CERTS (default DIR/certs, made when missing), MAX_MESSAGE (65536)
 # OCTET and TLS are octet-counted only, LF is newline-framed; all of them RFC 5424. TLS wants a client certificate with CN=forwarder.
 set -euo pipefail
+# shellcheck source=peers-env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/peers-env.sh"
 installed syslog-ng
 dir=$(absolute "$1")
@@ -9,7 +10,7 @@ certs=${CERTS:-$dir/certs}
 "$here/certs.sh" "$certs"
 cat > "$dir/syslog-ng.conf" <<C
 @version: 3.38
-options { flush-lines(1); keep-hostname(yes); use-dns(no); stats-freq(0); log-msg-size(${MAX_MESSAGE:-65536}); };
+options { flush-lines(1); keep-hostname(yes); use-dns(no); dns-cache(no); frac-digits(6); stats-freq(0); log-msg-size(${MAX_MESSAGE:-65536}); };
 source s_udp { syslog(ip("127.0.0.1") port($2) transport("udp") flags(store-raw-message)); };
 source s_octet { syslog(ip("127.0.0.1") port($3) transport("tcp") flags(store-raw-message)); };
 source s_lf { network(ip("127.0.0.1") port($4) transport("tcp") flags(syslog-protocol, store-raw-message)); };

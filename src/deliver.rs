@@ -1,0 +1,414 @@
+//! Deliver: moves one sink's cursor forward.
+//!
+//! Invariants: the cursor never passes an event that was neither taken by the receiver, nor filtered by the sink's rule, nor
+//! dead-lettered after it was refused alone; a dead letter and the cursor that passes it are one transaction. A sink that can't go on
+//! waits for ever and delays no other.
+//!
+//! Not here: how a receiver is spoken to (`sink`), what an event looks like there (`format`).
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::event::{Event, Name, Position};
+use crate::route::Route;
+use crate::sink::{Batch, Rendered, Settled, Sink, Stop};
+use crate::store::ledger::{Cursor, DeadLetter, Head, Ledger, LedgerError, Reader, Stage, Stored};
+
+/// What a deliverer is made of.
+pub struct Parts {
+    /// Name of the sink.
+    pub name: Name,
+    /// The receiver.
+    pub sink: Box<dyn Sink>,
+    /// Which events it wants.
+    pub route: Route,
+    /// An event as the receiver gets it, appended to the buffer; whatever it needs beside the event it has with it.
+    pub render: Box<dyn Fn(&Event, &mut Vec<u8>) + Send>,
+    /// Bounds of a batch.
+    pub batch: Batch,
+    /// Where the events come from.
+    pub ledger: Arc<Ledger>,
+    /// Where the state goes: shown by metrics and `sinks`.
+    pub state: watch::Sender<State>,
+}
+
+/// How a sink is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// `ok`, `backoff`, `auth_failed`, `tls_failed` or `paused`.
+    pub word: &'static str,
+    /// Why, in words; empty while all is well.
+    pub reason: String,
+}
+
+/// One sink's loop.
+pub struct Deliverer {
+    parts: Parts,
+    reader: Reader,
+    news: watch::Receiver<Head>,
+    /// What is settled, as the ledger has it.
+    cursor: Cursor,
+    /// Events up to here were read and stand in `pending`.
+    read_to: Position,
+    /// Events that were read and are not settled, in order.
+    pending: VecDeque<Pending>,
+    /// Batches in flight.
+    in_flight: usize,
+    /// Places where a batch has to end, because something at or after them was refused.
+    splits: BTreeSet<Position>,
+    /// The event that was refused alone: a dead letter once everything before it is settled.
+    condemned: Option<(Position, String)>,
+    /// When the last batch went out.
+    sent_at: Instant,
+    /// Whether events wait for a fuller batch.
+    held_back: bool,
+    open: bool,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+struct Pending {
+    position: Position,
+    ordinal: u64,
+    /// An operator sent it again to this sink: counted apart.
+    redriven: bool,
+    fate: Fate,
+}
+
+#[derive(Debug)]
+enum Fate {
+    /// Handed to the sink.
+    Sent,
+    /// Kept out by the sink's rule.
+    Filtered,
+    /// Refused alone, or unreadable: what the dead letter will say and keep.
+    Dead(Box<DeadLetter>),
+}
+
+/// What a step did, and so what to wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Something moved: step again.
+    Moved,
+    /// Nothing to do until the sink settles something or news comes.
+    Idle,
+    /// The sink can't go on for this long.
+    Wait(Duration),
+}
+
+/// First and longest wait of a sink that is not reachable. The cap bounds how long a recovered receiver waits for us.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+/// How long a sink may flush when the service stops.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+/// Most bytes of a reason that a dead letter keeps.
+const REASON_BYTES_MAX: usize = 1024;
+
+impl Deliverer {
+    /// Takes the sink's cursor up where it stood; begins one where there is none, at the oldest event or (`from_now`) after the latest.
+    pub fn new(parts: Parts, from_now: bool) -> Result<Self, LedgerError> {
+        let cursor = parts.ledger.transact(|transaction| {
+            if let Some(cursor) = transaction.cursor(&parts.name)? {
+                return Ok(cursor);
+            }
+            let head = transaction.head();
+            let (position, ordinal) =
+                if from_now { (head.position, head.ordinal) } else { transaction.before_oldest()? };
+            let cursor = Cursor { position, ordinal, began_at: ordinal, ..Cursor::default() };
+            transaction.put_cursor(&parts.name, &cursor)?;
+            Ok(cursor)
+        })?;
+        let mut news = parts.ledger.head();
+        news.mark_changed();
+        Ok(Self {
+            reader: parts.ledger.reader()?,
+            news,
+            read_to: cursor.position,
+            cursor,
+            pending: VecDeque::new(),
+            in_flight: 0,
+            splits: BTreeSet::new(),
+            condemned: None,
+            sent_at: Instant::now(),
+            held_back: false,
+            open: false,
+            backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
+            parts,
+        })
+    }
+
+    /// Delivers until `stop` says so, then lets the sink flush.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), LedgerError> {
+        while !*stop.borrow_and_update() {
+            let progress = tokio::select! {
+                progress = self.step() => progress?,
+                _ = stop.changed() => break,
+            };
+            match progress {
+                Progress::Moved => {}
+                Progress::Idle => self.wait(&mut stop).await?,
+                Progress::Wait(pause) => tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stop.changed() => {}
+                },
+            }
+        }
+        self.parts.sink.close(CLOSE_GRACE).await;
+        Ok(())
+    }
+
+    /// Does one thing: connects, sends one batch, or takes one answer. Does not wait for news.
+    pub async fn step(&mut self) -> Result<Progress, LedgerError> {
+        if !self.open {
+            match self.parts.sink.open(self.cursor.position).await {
+                Ok(_) => self.open = true,
+                Err(stop) => return Ok(self.stopped(&stop)),
+            }
+        }
+        if self.in_flight < self.parts.sink.in_flight_max() {
+            match self.send_batch().await? {
+                Some(progress) => return Ok(progress),
+                None if self.in_flight == 0 => return Ok(Progress::Idle),
+                None => {}
+            }
+        }
+        if self.news_allows_more() {
+            return Ok(Progress::Idle);
+        }
+        let settled = self.parts.sink.settled().await;
+        self.take(settled)
+    }
+
+    /// How far the sink has come.
+    pub const fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// Whether another batch could go out as soon as events come: then `wait` listens for both.
+    fn news_allows_more(&self) -> bool {
+        self.in_flight > 0 && self.in_flight < self.parts.sink.in_flight_max()
+    }
+
+    /// Waits until events come or the sink settles something.
+    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), LedgerError> {
+        let full_at = self.sent_at + self.parts.batch.wait_max;
+        let settled = tokio::select! {
+            settled = self.parts.sink.settled(), if self.in_flight > 0 => settled,
+            () = tokio::time::sleep_until(full_at), if self.held_back => return Ok(()),
+            _ = self.news.changed() => return Ok(()),
+            _ = stop.changed() => return Ok(()),
+        };
+        if let Progress::Wait(pause) = self.take(settled)? {
+            tokio::time::sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    /// Reads, filters, renders and hands over the next batch; none if there is nothing to read.
+    async fn send_batch(&mut self) -> Result<Option<Progress>, LedgerError> {
+        let Batch { events_max, bytes_max, wait_max } = self.parts.batch;
+        let stored =
+            block_in_place(|| self.reader.events_after(self.read_to, &self.parts.name, events_max, bytes_max))?;
+        self.held_back =
+            self.in_flight > 0 && (1..events_max).contains(&stored.len()) && self.sent_at.elapsed() < wait_max;
+        if stored.is_empty() || self.held_back {
+            return Ok(None);
+        }
+        let split = self.splits.range(self.read_to..).find(|end| **end > self.read_to).copied();
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for stored in stored {
+            if split.is_some_and(|end| stored.position > end) || bytes >= bytes_max {
+                break;
+            }
+            self.read_to = stored.position;
+            let fate = self.fate(&stored);
+            if let (Fate::Sent, Some(event)) = (&fate, &stored.event) {
+                let mut body = Vec::with_capacity(2048);
+                (self.parts.render)(event, &mut body);
+                bytes += body.len();
+                batch.push(Rendered { position: stored.position, event: event.clone(), body });
+            }
+            let Stored { position, ordinal, sink, .. } = stored;
+            self.pending.push_back(Pending { position, ordinal, redriven: sink.is_some(), fate });
+        }
+        if batch.is_empty() {
+            // Only filtered or dead ones: they are settled as soon as everything before them is.
+            self.settle(self.cursor.position)?;
+            return Ok(Some(Progress::Moved));
+        }
+        match self.parts.sink.send(&batch).await {
+            Ok(()) => {
+                self.in_flight += 1;
+                self.sent_at = Instant::now();
+                Ok(Some(Progress::Moved))
+            }
+            Err(stop) => Ok(Some(self.stopped(&stop))),
+        }
+    }
+
+    fn fate(&self, stored: &Stored) -> Fate {
+        let letter = |event: Option<&Event>, reason: &str, source: Name| {
+            let now = now();
+            Fate::Dead(Box::new(DeadLetter {
+                id: format!("d-{}-{}", stored.position, self.parts.name),
+                stage: Stage::Deliver,
+                sink: Some(self.parts.name.clone()),
+                source,
+                position: stored.position,
+                reason: reason.to_owned(),
+                attempts: 1,
+                first_at: now,
+                last_at: now,
+                raw: event.map(|event| serde_json::to_vec(event).unwrap_or_default()).unwrap_or_default(),
+            }))
+        };
+        let Some(event) = &stored.event else {
+            return letter(None, "its row in the ledger is damaged", self.parts.name.clone());
+        };
+        match &self.condemned {
+            Some((position, reason)) if *position == stored.position => {
+                letter(Some(event), reason, event.source.clone())
+            }
+            // What an operator sends again to this sink is wanted there, whatever the rule says today.
+            _ if stored.sink.is_some() || self.parts.route.passes(event) => Fate::Sent,
+            _ => Fate::Filtered,
+        }
+    }
+
+    /// Acts on what the sink said of the batches in flight.
+    fn take(&mut self, settled: Result<Settled, Stop>) -> Result<Progress, LedgerError> {
+        match settled {
+            Ok(Settled::Through(position)) => {
+                self.in_flight = self.in_flight.saturating_sub(1);
+                self.backoff.reset();
+                self.set_state("ok", String::new());
+                self.settle(position)?;
+                Ok(Progress::Moved)
+            }
+            Ok(Settled::Rewind(_)) => {
+                self.rewind();
+                self.open = false;
+                Ok(Progress::Wait(self.backoff.wait(fastrand::f64())))
+            }
+            Ok(Settled::Refused { from, through, suspect, reason }) => {
+                self.isolate(from, through, suspect, &reason);
+                Ok(Progress::Moved)
+            }
+            Err(stop) => Ok(self.stopped(&stop)),
+        }
+    }
+
+    /// Moves the cursor to `through`, and over whatever needs no receiver right behind it.
+    fn settle(&mut self, through: Position) -> Result<(), LedgerError> {
+        let mut cursor = self.cursor.clone();
+        let mut letters = Vec::new();
+        while let Some(next) = self.pending.front() {
+            if matches!(next.fate, Fate::Sent) && next.position > through {
+                break;
+            }
+            let Some(Pending { position, ordinal, redriven, fate }) = self.pending.pop_front() else { break };
+            match fate {
+                Fate::Sent if redriven => cursor.redriven += 1,
+                Fate::Sent => cursor.delivered += 1,
+                Fate::Filtered => cursor.filtered += 1,
+                Fate::Dead(letter) => {
+                    // A redriven one goes back to the letter it came from; it was counted as dead the first time.
+                    if !redriven {
+                        cursor.dead += 1;
+                    }
+                    letters.push(letter);
+                    self.condemned = None;
+                }
+            }
+            (cursor.position, cursor.ordinal) = (position, ordinal);
+        }
+        if cursor == self.cursor {
+            return Ok(());
+        }
+        block_in_place(|| {
+            self.parts.ledger.transact(|transaction| {
+                for letter in &letters {
+                    transaction.put_dead_letter(letter)?;
+                }
+                transaction.put_cursor(&self.parts.name, &cursor)
+            })
+        })?;
+        for letter in &letters {
+            tracing::error!(sink = %self.parts.name, id = %letter.id, reason = %letter.reason, "sink {} refused an event, kept as dead letter {}", self.parts.name, letter.id);
+        }
+        self.splits = self.splits.split_off(&cursor.position);
+        self.cursor = cursor;
+        Ok(())
+    }
+
+    /// Something between `from` and `through` will never be taken: sends that range again in parts, or condemns the one event in it.
+    fn isolate(&mut self, from: Position, through: Position, suspect: Option<Position>, reason: &str) {
+        let sent = |pending: &&Pending| {
+            matches!(pending.fate, Fate::Sent) && pending.position >= from && pending.position <= through
+        };
+        let range: Vec<Position> = self.pending.iter().filter(sent).map(|pending| pending.position).collect();
+        if let [alone] = range[..] {
+            let mut reason = reason.to_owned();
+            crate::event::shorten(&mut reason, REASON_BYTES_MAX);
+            self.condemned = Some((alone, reason));
+        } else if let Some(index) = suspect.and_then(|suspect| range.iter().position(|one| *one == suspect)) {
+            // The one before it ends a batch, and so does it: it goes alone.
+            self.splits.extend(range[..index].last());
+            self.splits.insert(range[index]);
+        } else if !range.is_empty() {
+            self.splits.insert(range[range.len() / 2 - 1]);
+            self.splits.extend(range.last());
+        }
+        if let Some(before) = range.first().and_then(|first| self.pending.iter().rfind(|one| one.position < *first)) {
+            self.splits.insert(before.position);
+        }
+        self.rewind();
+    }
+
+    /// Everything unsettled is read and sent again.
+    fn rewind(&mut self) {
+        self.pending.clear();
+        self.in_flight = 0;
+        self.read_to = self.cursor.position;
+    }
+
+    fn stopped(&mut self, stop: &Stop) -> Progress {
+        self.rewind();
+        self.open = false;
+        self.set_state(stop.state(), stop.to_string());
+        let asked = match stop {
+            Stop::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        };
+        let own = self.backoff.wait(fastrand::f64());
+        Progress::Wait(asked.map_or(own, |asked| asked.clamp(own, RETRY_AFTER_MAX)))
+    }
+
+    /// Publishes the state, and logs it once a change.
+    fn set_state(&self, word: &'static str, reason: String) {
+        let state = State { word, reason };
+        self.parts.state.send_if_modified(|current| {
+            let changed = current.word != state.word;
+            if changed && word == "ok" {
+                tracing::info!(sink = %self.parts.name, state = word, "sink {} is well again", self.parts.name);
+            } else if changed {
+                tracing::warn!(sink = %self.parts.name, state = word, reason = %state.reason, "sink {} waits: {}", self.parts.name, state.reason);
+            }
+            std::mem::replace(current, state.clone()) != state
+        });
+    }
+}
+
+/// Longest wait that a receiver may ask for: a wrong clock or a hostile answer must not stop delivery for a day.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
+
+/// When a dead letter was made. Nothing but its age hangs on this clock.
+fn now() -> Timestamp {
+    Timestamp::now()
+}

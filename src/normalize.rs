@@ -1,0 +1,397 @@
+//! Normalize: turns what the journal holds into events, in order.
+//!
+//! Invariants: events, identities, verdict records, dead letters and the journal position of a batch are one transaction, so a crash
+//! repeats a batch and never half of it; the outcome depends on the journal alone, so a lost ledger comes back the same; one odd
+//! item becomes one dead letter and its neighbours go on.
+//!
+//! Not here: what a payload means (`adapter`), which record is the latest (`ranking`), delivery.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::Digest;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+
+use crate::adapter::{Adapter, Outcome};
+use crate::delivery::Delivery;
+use crate::event::{Auth, Event, Finding, Hash, Name, Position, Sha256, SourceId, uid_by_position, uid_of};
+use crate::ranking::{self, Candidate, Record as Latest};
+use crate::store::journal::Reader;
+use crate::store::ledger::{DeadLetter, Ledger, LedgerError, Stage, Transaction};
+use crate::store::{Kind, Record};
+use crate::telemetry::Metrics;
+
+/// The loop's parts.
+pub struct Normalizer {
+    /// Where deliveries come from, at the place where the ledger stands.
+    pub reader: Reader,
+    /// News of more.
+    pub durable: watch::Receiver<u64>,
+    /// Where events go.
+    pub ledger: Arc<Ledger>,
+    /// The adapter of every source.
+    pub adapters: HashMap<SourceId, Arc<dyn Adapter>>,
+    /// Where the counts go.
+    pub metrics: Arc<Metrics>,
+    /// A batch that the ledger had no room for.
+    pub waiting: Vec<Record>,
+}
+
+/// Why the loop ends.
+#[derive(Debug, thiserror::Error)]
+pub enum NormalizeStopped {
+    /// The journal cannot be read.
+    #[error("the journal cannot be read: {0}")]
+    Journal(#[from] std::io::Error),
+    /// The ledger cannot be written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// What an operator asked for, as the journal keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case")]
+pub enum Operation {
+    /// Try a dead letter again.
+    Redrive {
+        /// Its id.
+        id: String,
+    },
+    /// Forget a dead letter.
+    Drop {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// Deliveries and bytes of one batch: enough that a sync serves many, little enough that memory stays flat.
+const BATCH_MAX: (usize, usize) = (1024, 8 << 20);
+/// Pause before the next try on a full disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+impl Normalizer {
+    /// Normalizes until `stop` says so.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), NormalizeStopped> {
+        while !*stop.borrow_and_update() {
+            let pause = match block_in_place(|| self.step()) {
+                Ok(0) => None,
+                Ok(_) => continue,
+                Err(NormalizeStopped::Ledger(LedgerError::Full)) => {
+                    tracing::error!("the disk of the ledger is full, normalize waits");
+                    Some(FULL_PAUSE)
+                }
+                Err(error) => return Err(error),
+            };
+            tokio::select! {
+                _ = self.durable.changed(), if pause.is_none() => {}
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                _ = stop.changed() => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads one batch and commits what it means; the number of records it read.
+    pub fn step(&mut self) -> Result<usize, NormalizeStopped> {
+        if self.waiting.is_empty() {
+            self.durable.mark_unchanged();
+            (self.waiting, _) = self.reader.read(BATCH_MAX.0, BATCH_MAX.1)?;
+        }
+        let Some(last) = self.waiting.last() else { return Ok(0) };
+        let through = last.sequence;
+        let read: Vec<Read> = self.waiting.iter().map(|record| self.read(record)).collect();
+        let mut tally = Tally::default();
+        self.ledger.transact(|transaction| {
+            for one in read {
+                self.apply(transaction, one, &mut tally)?;
+            }
+            transaction.set_sequence(through);
+            Ok(())
+        })?;
+        tally.report(&self.metrics);
+        let count = self.waiting.len();
+        self.waiting.clear();
+        Ok(count)
+    }
+
+    /// What a record says, without the ledger.
+    fn read(&self, record: &Record) -> Read {
+        let meaning = match record.kind {
+            Kind::Operator => Meaning::Operator(serde_json::from_slice(&record.stored).ok()),
+            Kind::Delivery => {
+                let source = record.source.clone();
+                Meaning::Delivery(self.interpret(source, record.at, record.stored.clone()))
+            }
+        };
+        Read { sequence: record.sequence, at: record.at, meaning }
+    }
+
+    /// Runs the adapter of the source. A panic in it is a fault of ours, and costs this message only.
+    fn interpret(&self, source: SourceId, received_at: Timestamp, stored: Bytes) -> Message {
+        let mut message = Message { source: source.clone(), received_at, stored, read: Err(String::new()), raw: None };
+        let delivery = match Delivery::from_stored(source.clone(), received_at, &message.stored) {
+            Ok(delivery) => delivery,
+            Err(error) => return Message { read: Err(error.to_string()), ..message },
+        };
+        let Some(adapter) = self.adapters.get(&source) else {
+            let reason = format!("source \"{source}\" is not in the config any more; add it again and redrive");
+            return Message { read: Err(reason), ..message };
+        };
+        let run = catch_unwind(AssertUnwindSafe(|| adapter.normalize(&delivery)));
+        message.read = match run {
+            Ok(Ok(outcomes)) => {
+                Ok(outcomes.into_iter().map(|outcome| outcome.map_err(|error| error.to_string())).collect())
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the adapter failed on this message; this is a fault of ours, please report it".to_owned()),
+        };
+        let sha256 = Hash(sha2::Sha256::digest(delivery.body()).into());
+        message.raw = Some(Raw {
+            provider: adapter.provider(),
+            auth: delivery.auth(),
+            sha256,
+            size: delivery.body().len() as u64,
+        });
+        message
+    }
+
+    fn apply(&self, transaction: &mut Transaction<'_>, read: Read, tally: &mut Tally) -> Result<(), LedgerError> {
+        match read.meaning {
+            Meaning::Delivery(message) => apply_message(transaction, read.sequence, message, tally),
+            Meaning::Operator(None) => {
+                tracing::error!(sequence = read.sequence, "an operator's request in the journal is not readable, passed over");
+                Ok(())
+            }
+            Meaning::Operator(Some(Operation::Drop { id })) => transaction.remove_dead_letter(&id).map(|_| ()),
+            Meaning::Operator(Some(Operation::Redrive { id })) => match transaction.dead_letter(&id)? {
+                None => Ok(()),
+                Some(letter) if letter.stage == Stage::Deliver => redrive_event(transaction, read.sequence, &letter),
+                Some(letter) => self.redrive_message(transaction, &read, letter, tally),
+            },
+        }
+    }
+
+    /// Reads one item of a message again, with the adapter of today.
+    fn redrive_message(
+        &self,
+        transaction: &mut Transaction<'_>,
+        read: &Read,
+        letter: DeadLetter,
+        tally: &mut Tally,
+    ) -> Result<(), LedgerError> {
+        let mut message = self.interpret(letter.source.clone(), letter.first_at, letter.raw.clone().into());
+        let index = letter.position.0 & Position::INDEX_MAX;
+        let item = match &mut message.read {
+            Err(reason) => Err(std::mem::take(reason)),
+            Ok(items) => items.drain(..).nth(usize::try_from(index).unwrap_or(usize::MAX)).transpose(),
+        };
+        match item {
+            Err(reason) => {
+                let again = DeadLetter { reason, attempts: 1, last_at: read.at, ..letter };
+                return transaction.put_dead_letter(&again);
+            }
+            // An item that is not there any more is one that today's adapter counts as nothing.
+            Ok(None) => {}
+            Ok(Some(outcome)) => {
+                let position = Position::new(read.sequence, index);
+                apply_outcome(transaction, position, &message, outcome, true, tally)?;
+            }
+        }
+        transaction.remove_dead_letter(&letter.id).map(|_| ())
+    }
+}
+
+/// One record of the journal, read.
+struct Read {
+    sequence: u64,
+    at: Timestamp,
+    meaning: Meaning,
+}
+
+enum Meaning {
+    Delivery(Message),
+    Operator(Option<Operation>),
+}
+
+/// One message and what its adapter made of it.
+struct Message {
+    source: SourceId,
+    received_at: Timestamp,
+    stored: Bytes,
+    /// The items in order, or why the whole message could not be read.
+    read: Result<Vec<Result<Outcome, String>>, String>,
+    raw: Option<Raw>,
+}
+
+/// Facts about the raw message that every event of it carries.
+#[derive(Clone, Copy)]
+struct Raw {
+    provider: &'static str,
+    auth: Auth,
+    sha256: Sha256,
+    size: u64,
+}
+
+fn apply_message(
+    transaction: &mut Transaction<'_>,
+    sequence: u64,
+    mut message: Message,
+    tally: &mut Tally,
+) -> Result<(), LedgerError> {
+    let read = std::mem::replace(&mut message.read, Ok(Vec::new()));
+    let items = read.unwrap_or_else(|reason| vec![Err(reason)]);
+    if items.is_empty() {
+        tally.delivery(&message.source, "ignored");
+    }
+    for (index, item) in (0..).zip(items) {
+        let position = Position::new(sequence, index);
+        match item {
+            Ok(outcome) => apply_outcome(transaction, position, &message, outcome, false, tally)?,
+            Err(reason) => bury(transaction, position, &message, reason, tally)?,
+        }
+    }
+    Ok(())
+}
+
+fn apply_outcome(
+    transaction: &mut Transaction<'_>,
+    position: Position,
+    message: &Message,
+    outcome: Outcome,
+    redriven: bool,
+    tally: &mut Tally,
+) -> Result<(), LedgerError> {
+    match outcome {
+        Outcome::Verdict(finding) => apply_finding(transaction, position, message, *finding, redriven, tally),
+        Outcome::NotReady | Outcome::Job | Outcome::Ignore => {
+            tally.delivery(&message.source, "ignored");
+            Ok(())
+        }
+        Outcome::Pointer(_) => {
+            let reason = "only points to a report, and this version does not fetch reports; redrive it after an update";
+            bury(transaction, position, message, reason.to_owned(), tally)
+        }
+    }
+}
+
+/// Gives a finding its identity and its place in the subject's history.
+fn apply_finding(
+    transaction: &mut Transaction<'_>,
+    position: Position,
+    message: &Message,
+    finding: Finding,
+    redriven: bool,
+    tally: &mut Tally,
+) -> Result<(), LedgerError> {
+    let raw = message.raw.expect("an adapter ran, or there would be no finding");
+    let source = &message.source;
+    let key = finding.subject.key();
+    let latest: Option<Latest> = transaction.record(&key, source)?;
+    let uid = uid_of(source, &finding);
+    let duplicate = match uid {
+        Some(uid) => transaction.position_of(uid)?.is_some(),
+        // Without a time or an id, only what repeats the latest record says nothing new.
+        None => latest.as_ref().is_some_and(|latest| latest.repeats(&finding)),
+    };
+    if duplicate {
+        tally.delivery(source, "duplicate");
+        return Ok(());
+    }
+    if latest.as_ref().is_some_and(|latest| finding.event_id.is_some() && latest.event_id == finding.event_id) {
+        tally.conflicts.push(source.clone());
+    }
+    let uid = uid.unwrap_or_else(|| uid_by_position(source, &finding, position));
+    let candidate = Candidate { finding: &finding, auth: raw.auth, received_at: message.received_at, position, uid };
+    let ranked = ranking::rank(latest.as_ref(), &candidate);
+    if let Some(record) = &ranked.record {
+        transaction.put_record(&key, source, position, message.received_at, record)?;
+    }
+    tally.delivery(source, "normalized");
+    tally.verdicts.push((source.clone(), finding.verdict.word()));
+    transaction.claim(uid, position, message.received_at)?;
+    let event = Event {
+        uid,
+        source: source.clone(),
+        provider: raw.provider.to_owned(),
+        auth: raw.auth,
+        received_at: message.received_at,
+        effective_at: ranked.effective_at,
+        clock_suspect: ranked.clock_suspect,
+        raw_sha256: raw.sha256,
+        raw_size: raw.size,
+        finding,
+        activity: ranked.activity,
+        standing: ranked.standing,
+        previous: ranked.previous,
+        replay: redriven,
+    };
+    transaction.put_event(position, None, event)
+}
+
+/// Makes a dead letter of an item that could not be read; it keeps the whole message.
+fn bury(
+    transaction: &mut Transaction<'_>,
+    position: Position,
+    message: &Message,
+    reason: String,
+    tally: &mut Tally,
+) -> Result<(), LedgerError> {
+    let letter = DeadLetter {
+        id: format!("n-{position}"),
+        stage: Stage::Normalize,
+        sink: None,
+        source: message.source.clone(),
+        position,
+        reason,
+        attempts: 1,
+        first_at: message.received_at,
+        last_at: message.received_at,
+        raw: message.stored.to_vec(),
+    };
+    tracing::warn!(source = %letter.source, id = %letter.id, reason = %letter.reason, "a message of source {} could not be read, kept as dead letter {}", letter.source, letter.id);
+    tally.delivery(&message.source, "dead");
+    transaction.put_dead_letter(&letter)
+}
+
+/// Sends a refused event again to the one sink that refused it.
+fn redrive_event(transaction: &mut Transaction<'_>, sequence: u64, letter: &DeadLetter) -> Result<(), LedgerError> {
+    let Ok(event) = serde_json::from_slice::<Event>(&letter.raw) else {
+        let reason = "the event it keeps is not readable, so it cannot be sent again; its delivery is in the journal".to_owned();
+        return transaction.put_dead_letter(&DeadLetter { reason, ..letter.clone() });
+    };
+    let position = Position::new(sequence, 0);
+    transaction.put_event(position, letter.sink.as_ref(), Event { replay: true, ..event })?;
+    transaction.remove_dead_letter(&letter.id).map(|_| ())
+}
+
+/// What a batch adds to the metrics, once it is committed.
+#[derive(Default)]
+struct Tally {
+    deliveries: HashMap<(Name, &'static str), u64>,
+    verdicts: Vec<(Name, &'static str)>,
+    conflicts: Vec<Name>,
+}
+
+impl Tally {
+    fn delivery(&mut self, source: &Name, outcome: &'static str) {
+        *self.deliveries.entry((source.clone(), outcome)).or_default() += 1;
+    }
+
+    fn report(self, metrics: &Metrics) {
+        for ((source, outcome), count) in self.deliveries {
+            metrics.deliveries(source.as_str(), outcome, count);
+        }
+        for (source, verdict) in self.verdicts {
+            metrics.event(source.as_str(), verdict);
+        }
+        for source in self.conflicts {
+            metrics.dedup_conflict(source.as_str());
+        }
+    }
+}

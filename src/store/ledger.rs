@@ -1,0 +1,503 @@
+//! The ledger: everything that is derived from the journal, in one SQLite file.
+//!
+//! Invariants: one writing connection; an event, its deduplication key, its verdict record, its dead letters and the journal position
+//! move in one transaction; every stored event and dead letter carries its own checksum, because SQLite does not check pages.
+//! A ledger that cannot be read is set aside and rebuilt from the journal, while cursors go on where they were (`mirror`).
+//!
+//! Not here: what the rows mean (`normalize`, `deliver`).
+
+mod mirror;
+mod transaction;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::event::{Event, Name, Position};
+
+use mirror::Mirror;
+use transaction::Seen;
+pub use transaction::{Retention, Transaction};
+
+/// Why the ledger could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// No space: reads and, from the reserve, cursors still go on.
+    #[error("the disk of the ledger is full")]
+    Full,
+    /// The file is damaged: the next start sets it aside and rebuilds it.
+    #[error(
+        "the ledger is damaged ({0}); restart the service: it sets the file aside and rebuilds it from the journal"
+    )]
+    Damaged(#[source] rusqlite::Error),
+    /// Written by a newer version of this program.
+    #[error("the store has format {found}, this version reads {FORMAT}: install a newer version; nothing was changed")]
+    Format {
+        /// What the file says.
+        found: i64,
+    },
+    /// Anything else that SQLite refuses.
+    #[error("the ledger: {0}")]
+    Sqlite(#[source] rusqlite::Error),
+    /// The file system refuses.
+    #[error("the ledger: {0}")]
+    Io(#[from] std::io::Error),
+    /// A row that this program wrote and cannot read.
+    #[error("a row of the ledger: {0}")]
+    Row(#[from] serde_json::Error),
+}
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(error),
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+/// One event of the ledger.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Where it stands.
+    pub position: Position,
+    /// How many events for every sink there are up to and with this one.
+    pub ordinal: u64,
+    /// The one sink it is for, if an operator sent it again; none for every sink.
+    pub sink: Option<Name>,
+    /// The event; none if its row is damaged.
+    pub event: Option<Arc<Event>>,
+}
+
+/// How far a sink has come, and what became of the events up to there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Everything up to and with this position is settled.
+    pub position: Position,
+    /// Ordinal at that position.
+    pub ordinal: u64,
+    /// Ordinal at which the sink began.
+    pub began_at: u64,
+    /// Events that the receiver took.
+    pub delivered: u64,
+    /// Events that became dead letters.
+    pub dead: u64,
+    /// Events that the sink's rule keeps out.
+    pub filtered: u64,
+    /// Events that an operator sent again and the receiver took; they stand apart from the four above.
+    pub redriven: u64,
+}
+
+/// A message or event that could not be read or delivered, kept until an operator decides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadLetter {
+    /// Its id, the same after a rebuild: stage, position and sink.
+    pub id: String,
+    /// Where it failed.
+    pub stage: Stage,
+    /// The sink that refused it; none for a message that could not be read.
+    pub sink: Option<Name>,
+    /// The source it came from.
+    pub source: Name,
+    /// Where it stands.
+    pub position: Position,
+    /// Why, in the adapter's or the receiver's own words.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it first failed.
+    pub first_at: Timestamp,
+    /// When it last failed.
+    pub last_at: Timestamp,
+    /// The stored delivery, or the event as JSON.
+    #[serde(skip)]
+    pub raw: Vec<u8>,
+}
+
+/// Where something failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The adapter could not read it.
+    Normalize,
+    /// A receiver refused it alone.
+    Deliver,
+}
+
+impl Stage {
+    /// The word that users and metrics see.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Normalize => "normalize",
+            Self::Deliver => "deliver",
+        }
+    }
+}
+
+/// The ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    writer: Mutex<Writer>,
+    tail: Mutex<Tail>,
+    head: watch::Sender<Head>,
+    mirror: Mutex<Mirror>,
+    rebuilt: bool,
+}
+
+/// How far the ledger has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Position of the last event.
+    pub position: Position,
+    /// How many events for every sink there are.
+    pub ordinal: u64,
+    /// Everything in the journal up to this sequence is normalized.
+    pub sequence: u64,
+}
+
+#[derive(Debug)]
+struct Writer {
+    connection: Connection,
+    seen: Seen,
+}
+
+/// The latest events, so that sinks which keep up need not read what was just written.
+#[derive(Debug, Default)]
+struct Tail {
+    events: VecDeque<Stored>,
+    /// The tail holds everything after this position.
+    after: Position,
+}
+
+/// Events of the tail: a few batches of every sink. About 2 KB each.
+const TAIL_MAX: usize = 4096;
+/// Version of the tables. A newer one is refused before anything is touched.
+const FORMAT: i64 = 1;
+/// SQLite before this loses data when two connections checkpoint at once (sqlite.org/wal.html, "WAL reset bug").
+const SQLITE_MIN: i32 = 3_051_003;
+
+const TABLES: &str = "
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+    position INTEGER PRIMARY KEY, ordinal INTEGER NOT NULL, sink TEXT, at INTEGER NOT NULL, crc INTEGER NOT NULL, event BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS dedup (position INTEGER PRIMARY KEY, at INTEGER NOT NULL, uid BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS verdicts (
+    subject TEXT NOT NULL, source TEXT NOT NULL, position INTEGER NOT NULL, at INTEGER NOT NULL, record BLOB NOT NULL,
+    PRIMARY KEY (subject, source)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cursors (sink TEXT PRIMARY KEY, cursor BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letters (
+    id TEXT PRIMARY KEY, stage TEXT NOT NULL, sink TEXT, source TEXT NOT NULL, position INTEGER NOT NULL, reason TEXT NOT NULL,
+    attempts INTEGER NOT NULL, first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, crc INTEGER NOT NULL, raw BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS dead_letters_last_at ON dead_letters (last_at);
+";
+
+impl Ledger {
+    /// Opens the ledger in `folder`, or begins one. A damaged one is set aside and begun anew: everything in it comes back from the journal.
+    pub fn open(folder: &Path) -> Result<Self, LedgerError> {
+        assert!(rusqlite::version_number() >= SQLITE_MIN, "the bundled SQLite is recent");
+        let path = folder.join("ledger.db");
+        let suspect = folder.join("ledger.suspect");
+        let mirror = Mirror::open(folder)?;
+        let mut damage = suspect.exists().then(|| "an earlier run found it damaged".to_owned());
+        if damage.is_none() {
+            match Self::try_open(&path, mirror.clone()) {
+                Err(LedgerError::Damaged(source)) => damage = Some(source.to_string()),
+                result => return result,
+            }
+        }
+        let aside = folder.join(format!("ledger.damaged-{}", Timestamp::now().as_second()));
+        let words = damage.unwrap_or_default();
+        tracing::error!(aside = %aside.display(), "the ledger is damaged ({words}), set aside as {} and rebuilt from the journal", aside.display());
+        for suffix in ["", "-wal", "-shm"] {
+            let part = PathBuf::from(format!("{}{suffix}", path.display()));
+            if part.exists() {
+                fs::rename(&part, format!("{}{suffix}", aside.display()))?;
+            }
+        }
+        let ledger = Self::try_open(&path, mirror)?;
+        if suspect.exists() {
+            fs::remove_file(suspect)?;
+        }
+        Ok(Self { rebuilt: true, ..ledger })
+    }
+
+    fn try_open(path: &Path, mirror: Mirror) -> Result<Self, LedgerError> {
+        let fresh = !path.exists();
+        let connection = connect(path)?;
+        let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if format > FORMAT {
+            return Err(LedgerError::Format { found: format });
+        }
+        connection.execute_batch(TABLES)?;
+        connection.pragma_update(None, "user_version", FORMAT)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        if fresh || mirror.sequence() > read_head(&connection)?.sequence {
+            restore_cursors(&connection, &mirror, fresh)?;
+        }
+        let head = read_head(&connection)?;
+        let seen = Seen::load(&connection)?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: Mutex::new(Writer { connection, seen }),
+            tail: Mutex::new(Tail { events: VecDeque::new(), after: head.position }),
+            head: watch::Sender::new(head),
+            mirror: Mutex::new(mirror),
+            rebuilt: false,
+        })
+    }
+
+    /// How far the ledger has come, and news of it.
+    pub fn head(&self) -> watch::Receiver<Head> {
+        self.head.subscribe()
+    }
+
+    /// The smallest sequence that the journal may give out next: what the ledger or the mirror has seen is never used again.
+    pub fn sequence_floor(&self) -> u64 {
+        let head = *self.head.borrow();
+        self.mirror().sequence().max(head.sequence).max(head.position.sequence())
+    }
+
+    /// Whether this start found the ledger damaged and began it anew.
+    pub const fn rebuilt(&self) -> bool {
+        self.rebuilt
+    }
+
+    /// Runs `work` in one transaction: all of it becomes durable, or nothing. Blocking: not for an async thread under load.
+    pub fn transact<T>(
+        &self,
+        work: impl FnOnce(&mut Transaction<'_>) -> Result<T, LedgerError>,
+    ) -> Result<T, LedgerError> {
+        let mut guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Writer { connection, seen } = &mut *guard;
+        let sqlite = connection.transaction()?;
+        let mut transaction = Transaction::new(sqlite, seen, *self.head.borrow());
+        let result = match work(&mut transaction) {
+            Ok(result) => result,
+            Err(error) => {
+                transaction.abandon();
+                return Err(self.noted(error));
+            }
+        };
+        let (events, head) = transaction.commit().map_err(|error| self.noted(error))?;
+        // Before the head moves: a sink that hears of it looks here first. Still under the writer's lock, so in order.
+        self.extend_tail(events);
+        self.head.send_if_modified(|current| std::mem::replace(current, head) != head);
+        Ok(result)
+    }
+
+    /// A connection of one's own to read with; one a sink.
+    pub fn reader(self: &Arc<Self>) -> Result<Reader, LedgerError> {
+        let connection = connect(&self.path)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(Reader { ledger: self.clone(), connection })
+    }
+
+    /// Mirrors the cursors to a file of their own, so that a damaged ledger does not take them along. Called every second.
+    pub fn save_mirror(&self) -> Result<(), LedgerError> {
+        let head = *self.head.borrow();
+        let cursors = {
+            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            read_cursors(&writer.connection)?
+        };
+        self.mirror().save(head, cursors)?;
+        Ok(())
+    }
+
+    /// Bytes of the file and its write-ahead log.
+    pub fn bytes(&self) -> u64 {
+        let size = |suffix: &str| fs::metadata(format!("{}{suffix}", self.path.display())).map_or(0, |file| file.len());
+        size("") + size("-wal")
+    }
+
+    /// Copies the ledger to `target` while it is in use (SQLite's online backup).
+    pub fn backup(&self, target: &Path) -> Result<(), LedgerError> {
+        let source = connect(&self.path)?;
+        Ok(source.backup("main", target, None::<fn(rusqlite::backup::Progress)>)?)
+    }
+
+    fn extend_tail(&self, events: Vec<Stored>) {
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.events.extend(events);
+        while tail.events.len() > TAIL_MAX {
+            let Some(oldest) = tail.events.pop_front() else { break };
+            tail.after = oldest.position;
+        }
+    }
+
+    fn mirror(&self) -> MutexGuard<'_, Mirror> {
+        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves a mark on disk for the next start where the file turns out to be damaged.
+    fn noted(&self, error: LedgerError) -> LedgerError {
+        if let LedgerError::Damaged(_) = &error
+            && let Err(io) = fs::write(self.path.with_extension("suspect"), b"")
+        {
+            tracing::error!(error = %io, "could not mark the ledger as damaged");
+        }
+        error
+    }
+}
+
+/// Reads events and cursors, beside the writer.
+#[derive(Debug)]
+pub struct Reader {
+    ledger: Arc<Ledger>,
+    connection: Connection,
+}
+
+impl Reader {
+    /// The events after `position` that are for every sink or for `sink`, in order: at most `events_max` and about `bytes_max`.
+    pub fn events_after(
+        &self,
+        position: Position,
+        sink: &Name,
+        events_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Stored>, LedgerError> {
+        if let Some(events) = self.tail_after(position, sink, events_max) {
+            return Ok(events);
+        }
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT position, ordinal, sink, crc, event FROM events WHERE position > ? AND (sink IS NULL OR sink = ?) ORDER BY position LIMIT ?",
+            )?;
+        let limit = i64::try_from(events_max).unwrap_or(i64::MAX);
+        let mut rows = statement.query(params![transaction::integer(position.0), sink.as_str(), limit])?;
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let (stored, size) = transaction::read_event(row)?;
+            bytes += size;
+            events.push(stored);
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(events)
+    }
+
+    fn tail_after(&self, position: Position, sink: &Name, events_max: usize) -> Option<Vec<Stored>> {
+        let tail = self.ledger.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if position < tail.after {
+            return None;
+        }
+        let first = tail.events.partition_point(|stored| stored.position <= position);
+        let fits = tail.events.range(first..).filter(|stored| stored.sink.as_ref().is_none_or(|name| name == sink));
+        Some(fits.take(events_max).cloned().collect())
+    }
+
+    /// When the oldest event after `position` was received.
+    pub fn oldest_after(&self, position: Position) -> Result<Option<Timestamp>, LedgerError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT at FROM events WHERE position > ? ORDER BY position LIMIT 1")?;
+        let at: Option<i64> = statement.query_row([transaction::integer(position.0)], |row| row.get(0)).optional()?;
+        Ok(at.and_then(|ms| Timestamp::from_millisecond(ms).ok()))
+    }
+
+    /// The cursor of every sink that ever had one.
+    pub fn cursors(&self) -> Result<Vec<(Name, Cursor)>, LedgerError> {
+        Ok(read_cursors(&self.connection)?)
+    }
+
+    /// Dead letters with their raw bytes, oldest failure first, beginning after the one with id `after`.
+    pub fn dead_letters(&self, after: Option<&str>, max: usize) -> Result<Vec<DeadLetter>, LedgerError> {
+        Ok(transaction::read_dead_letters(&self.connection, after, max)?)
+    }
+
+    /// One dead letter.
+    pub fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, LedgerError> {
+        Ok(transaction::read_dead_letter(&self.connection, id)?)
+    }
+
+    /// How many dead letters there are, by stage and sink.
+    pub fn dead_letter_counts(&self) -> Result<Vec<(String, Option<String>, u64)>, LedgerError> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT stage, sink, count(*) FROM dead_letters GROUP BY stage, sink")?;
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.unsigned_abs())))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, LedgerError> {
+    let connection = Connection::open(path)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.execute_batch(
+            "PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 800;
+             PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
+             PRAGMA auto_vacuum = INCREMENTAL; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;",
+        )?;
+    let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+    assert_eq!(synchronous, 2, "every commit is synced");
+    Ok(connection)
+}
+
+/// Cursors that the ledger has lost, from the mirror. Positions stay what they are, because they come from the journal.
+fn restore_cursors(connection: &Connection, mirror: &Mirror, fresh: bool) -> Result<(), LedgerError> {
+    let known: std::collections::HashMap<Name, Cursor> = read_cursors(connection)?.into_iter().collect();
+    let mut restored = 0;
+    for (sink, cursor) in mirror.cursors() {
+        if known.get(sink).is_none_or(|known| known.position < cursor.position) {
+            transaction::write_cursor(connection, sink, cursor)?;
+            restored += 1;
+        }
+    }
+    if restored > 0 {
+        tracing::warn!(
+            restored,
+            fresh,
+            "the ledger is behind what was settled, {restored} cursors restored from their mirror"
+        );
+    }
+    Ok(())
+}
+
+fn read_head(connection: &Connection) -> rusqlite::Result<Head> {
+    let last = connection
+        .query_row("SELECT position, ordinal FROM events ORDER BY position DESC LIMIT 1", [], |row| {
+            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
+        })
+        .optional()?
+        .unwrap_or_default();
+    let meta = |name: &str| {
+        connection
+            .query_row("SELECT value FROM meta WHERE name = ?", [name], |row| row.get::<_, i64>(0))
+            .optional()
+            .map(|value| value.unwrap_or_default().unsigned_abs())
+    };
+    // Events may all be pruned, so what is said of the last one is kept beside them too.
+    Ok(Head {
+        position: Position(last.0.max(meta("position")?)),
+        ordinal: last.1.max(meta("ordinal")?),
+        sequence: meta("sequence")?,
+    })
+}
+
+fn read_cursors(connection: &Connection) -> rusqlite::Result<Vec<(Name, Cursor)>> {
+    let mut statement = connection.prepare_cached("SELECT sink, cursor FROM cursors ORDER BY sink")?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+    let mut cursors = Vec::new();
+    for row in rows {
+        let (sink, cursor) = row?;
+        // A row that cannot be read is a sink that begins anew: it gets events twice, and loses none.
+        if let (Ok(sink), Ok(cursor)) = (sink.parse(), serde_json::from_slice(&cursor)) {
+            cursors.push((sink, cursor));
+        }
+    }
+    Ok(cursors)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! The ledger over restarts, damage and loss.
+
+use std::os::unix::fs::FileExt;
+
+use super::*;
+use crate::event::{Activity, Auth, Finding, Hash, Standing, Subject, SubjectId, Uid, Verdict};
+
+fn name(text: &str) -> Name {
+    text.parse().expect("a name")
+}
+
+fn event(number: u8) -> Event {
+    let at = Timestamp::from_second(1_774_267_200 + i64::from(number)).expect("in range");
+    Event {
+        uid: Hash([number; 16]),
+        source: name("portal"),
+        provider: "Native".to_owned(),
+        auth: Auth::Signature,
+        received_at: at,
+        effective_at: at,
+        clock_suspect: false,
+        raw_sha256: Hash([0; 32]),
+        raw_size: 1,
+        finding: Finding::new(Subject::of(SubjectId::Message(number.to_string())), Verdict::Clean),
+        activity: Activity::Scan,
+        standing: Standing::Latest,
+        previous: None,
+        replay: false,
+    }
+}
+
+/// Adds events 1 to `count`, each at the position of its number, as normalize would.
+fn fill(ledger: &Ledger, count: u8) {
+    ledger
+        .transact(|transaction| {
+            for number in 1..=count {
+                let position = Position::new(number.into(), 0);
+                let event = event(number);
+                transaction.claim(event.uid, position, event.received_at)?;
+                transaction.put_event(position, None, event)?;
+            }
+            transaction.set_sequence(count.into());
+            Ok(())
+        })
+        .expect("committed");
+}
+
+fn positions(ledger: &Arc<Ledger>, after: u64) -> Vec<u64> {
+    let reader = ledger.reader().expect("opens");
+    let events = reader.events_after(Position::new(after, 0), &name("a"), 100, 1 << 20).expect("readable");
+    events.iter().map(|stored| stored.position.sequence()).collect()
+}
+
+#[test]
+fn events_are_read_in_order_from_memory_and_from_disk_alike() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    fill(&ledger, 5);
+    assert_eq!(positions(&ledger, 2), [3, 4, 5]);
+    drop(ledger);
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    assert_eq!(positions(&ledger, 2), [3, 4, 5]);
+    assert_eq!(*ledger.head().borrow(), Head { position: Position::new(5, 0), ordinal: 5, sequence: 5 });
+    assert_eq!(ledger.sequence_floor(), 5);
+}
+
+#[test]
+fn an_event_for_one_sink_reaches_no_other_and_counts_for_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    fill(&ledger, 1);
+    let redriven =
+        |transaction: &mut Transaction<'_>| transaction.put_event(Position::new(2, 0), Some(&name("b")), event(1));
+    ledger.transact(redriven).expect("committed");
+    assert_eq!(positions(&ledger, 0), [1]);
+    let reader = ledger.reader().expect("opens");
+    assert_eq!(reader.events_after(Position::default(), &name("b"), 100, 1 << 20).expect("readable").len(), 2);
+    assert_eq!(ledger.head().borrow().ordinal, 1);
+}
+
+#[test]
+fn an_identity_is_known_within_the_transaction_after_it_and_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    let known =
+        |ledger: &Ledger, uid: Uid| ledger.transact(|transaction| transaction.position_of(uid)).expect("readable");
+    fill(&ledger, 2);
+    assert_eq!(known(&ledger, event(2).uid), Some(Position::new(2, 0)));
+    let mut sharing_a_prefix = event(2).uid;
+    sharing_a_prefix.0[15] ^= 1;
+    assert_eq!(known(&ledger, sharing_a_prefix), None);
+    let rolled_back: Result<(), _> = ledger.transact(|transaction| {
+        transaction.claim(event(9).uid, Position::new(9, 0), event(9).received_at)?;
+        assert_eq!(transaction.position_of(event(9).uid)?, Some(Position::new(9, 0)));
+        Err(LedgerError::Full)
+    });
+    assert!(rolled_back.is_err());
+    assert_eq!(known(&ledger, event(9).uid), None);
+    drop(ledger);
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    assert_eq!(known(&ledger, event(1).uid), Some(Position::new(1, 0)));
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_the_cursors_go_on_where_they_were() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    fill(&ledger, 5);
+    let cursor = Cursor { position: Position::new(4, 0), ordinal: 4, delivered: 3, dead: 1, ..Cursor::default() };
+    ledger.transact(|transaction| transaction.put_cursor(&name("a"), &cursor)).expect("committed");
+    ledger.save_mirror().expect("written");
+    drop(ledger);
+    fs::write(folder.path().join("ledger.db"), b"no database at all").expect("written");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens all the same"));
+    assert!(ledger.rebuilt());
+    assert_eq!(ledger.head().borrow().sequence, 0, "everything is read from the journal again");
+    assert_eq!(ledger.sequence_floor(), 5, "and no sequence is used again");
+    assert_eq!(ledger.reader().expect("opens").cursors().expect("readable"), [(name("a"), cursor.clone())]);
+    drop(ledger);
+    // Lost rather than damaged is the same.
+    fs::remove_file(folder.path().join("ledger.db")).expect("removed");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    assert_eq!(ledger.reader().expect("opens").cursors().expect("readable"), [(name("a"), cursor)]);
+}
+
+#[test]
+fn either_slot_of_the_mirror_may_be_damaged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    for sequence in 1..=2 {
+        fill(&ledger, sequence);
+        ledger.save_mirror().expect("written");
+    }
+    for (slot, expected) in [(0, 1), (1, 2)] {
+        let folder_copy = tempfile::tempdir().expect("a folder");
+        let copy = folder_copy.path().join("cursors");
+        fs::copy(folder.path().join("cursors"), &copy).expect("copied");
+        let copied = fs::File::options().write(true).open(&copy).expect("opens");
+        copied.write_all_at(b"????", slot * (32 << 10) + 20).expect("written");
+        assert_eq!(Mirror::open(folder_copy.path()).expect("readable").sequence(), expected, "slot {slot}");
+    }
+}
+
+#[test]
+fn a_damaged_event_has_its_place_and_no_content() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    fill(&ledger, 3);
+    drop(ledger);
+    let connection = Connection::open(folder.path().join("ledger.db")).expect("opens");
+    connection.execute("UPDATE events SET event = zeroblob(length(event)) WHERE ordinal = 2", []).expect("updated");
+    drop(connection);
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    let reader = ledger.reader().expect("opens");
+    let events = reader.events_after(Position::default(), &name("a"), 100, 1 << 20).expect("readable");
+    let sound: Vec<bool> = events.iter().map(|stored| stored.event.is_some()).collect();
+    assert_eq!(sound, [true, false, true]);
+}
+
+#[test]
+fn a_newer_format_is_refused_before_anything_is_touched() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let connection = Connection::open(folder.path().join("ledger.db")).expect("opens");
+    connection.pragma_update(None, "user_version", FORMAT + 1).expect("written");
+    drop(connection);
+    assert!(matches!(Ledger::open(folder.path()), Err(LedgerError::Format { found: 2 })));
+    assert!(folder.path().join("ledger.db").exists());
+}
+
+#[test]
+fn retention_takes_settled_events_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    fill(&ledger, 5);
+    let later = Timestamp::from_second(1_900_000_000).expect("in range");
+    let all = Retention { events: later, dedup: later, verdicts: later, dead_letters: later };
+    ledger.transact(|transaction| transaction.prune(Position::new(3, 0), &all, 100)).expect("pruned");
+    drop(ledger);
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    assert_eq!(positions(&ledger, 0), [4, 5]);
+    ledger.transact(|transaction| transaction.prune(Position::new(5, 0), &all, 100)).expect("pruned");
+    drop(ledger);
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    assert_eq!(ledger.head().borrow().ordinal, 5, "the count goes on where all events are gone");
+}
+
+#[test]
+fn a_dead_letter_that_fails_again_keeps_its_first_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    let letter = |second: i64, reason: &str| DeadLetter {
+        id: "n-1".to_owned(),
+        stage: Stage::Normalize,
+        sink: None,
+        source: name("portal"),
+        position: Position::new(1, 0),
+        reason: reason.to_owned(),
+        attempts: 1,
+        first_at: Timestamp::from_second(second).expect("in range"),
+        last_at: Timestamp::from_second(second).expect("in range"),
+        raw: b"raw".to_vec(),
+    };
+    for (second, reason) in [(1, "first"), (2, "second")] {
+        ledger.transact(|transaction| transaction.put_dead_letter(&letter(second, reason))).expect("committed");
+    }
+    let kept = ledger.reader().expect("opens").dead_letter("n-1").expect("readable").expect("kept");
+    assert_eq!(
+        (kept.attempts, kept.reason.as_str(), kept.first_at.as_second(), kept.last_at.as_second()),
+        (2, "second", 1, 2)
+    );
+    assert!(ledger.transact(|transaction| transaction.remove_dead_letter("n-1")).expect("committed"));
+    assert!(!ledger.transact(|transaction| transaction.remove_dead_letter("n-1")).expect("committed"));
+}

@@ -1,0 +1,372 @@
+//! What one transaction of the ledger can do, and how rows look.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored};
+use crate::event::{Event, Name, Position, Uid};
+
+/// One open transaction. Dropped without `commit`, it changes nothing.
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    sqlite: rusqlite::Transaction<'a>,
+    seen: &'a mut Seen,
+    head: Head,
+    events: Vec<Stored>,
+    /// Keys claimed by this transaction: they enter the memory of all keys when it commits.
+    claimed: HashMap<Uid, Position>,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(sqlite: rusqlite::Transaction<'a>, seen: &'a mut Seen, head: Head) -> Self {
+        Self { sqlite, seen, head, events: Vec::new(), claimed: HashMap::new() }
+    }
+
+    /// Rolls back.
+    pub(super) fn abandon(self) {
+        if let Err(error) = self.sqlite.rollback() {
+            tracing::warn!(%error, "a transaction of the ledger could not be rolled back");
+        }
+    }
+
+    /// Commits: gives the events that were added, and the new head.
+    pub(super) fn commit(self) -> Result<(Vec<Stored>, Head), LedgerError> {
+        let Self { sqlite, seen, head, events, claimed } = self;
+        {
+            let mut statement = sqlite.prepare_cached(
+                "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            )?;
+            for (name, value) in [("position", head.position.0), ("ordinal", head.ordinal), ("sequence", head.sequence)]
+            {
+                statement.execute(params![name, integer(value)])?;
+            }
+        }
+        seen.begin_index(&sqlite, claimed.len())?;
+        sqlite.commit()?;
+        seen.extend(claimed);
+        Ok((events, head))
+    }
+
+    /// The journal up to this sequence is normalized.
+    pub const fn set_sequence(&mut self, sequence: u64) {
+        self.head.sequence = sequence;
+    }
+
+    /// How far the ledger had come when this transaction began, and what it added.
+    pub const fn head(&self) -> Head {
+        self.head
+    }
+
+    /// Where the event with this identity stands, if there is one.
+    pub fn position_of(&self, uid: Uid) -> Result<Option<Position>, LedgerError> {
+        if let Some(position) = self.claimed.get(&uid) {
+            return Ok(Some(*position));
+        }
+        Ok(self.seen.position(&self.sqlite, uid)?)
+    }
+
+    /// Claims an identity for the event at `position`.
+    pub fn claim(&mut self, uid: Uid, position: Position, at: Timestamp) -> Result<(), LedgerError> {
+        self.execute(
+            "INSERT OR REPLACE INTO dedup (position, at, uid) VALUES (?, ?, ?)",
+            params![integer(position.0), at.as_millisecond(), uid.0],
+        )?;
+        self.claimed.insert(uid, position);
+        Ok(())
+    }
+
+    /// Adds an event for every sink, or for one only.
+    pub fn put_event(&mut self, position: Position, sink: Option<&Name>, event: Event) -> Result<(), LedgerError> {
+        if sink.is_none() {
+            self.head.ordinal += 1;
+        }
+        let bytes = serde_json::to_vec(&event)?;
+        self.execute(
+            "INSERT OR REPLACE INTO events (position, ordinal, sink, at, crc, event) VALUES (?, ?, ?, ?, ?, ?)",
+            params![
+                integer(position.0),
+                integer(self.head.ordinal),
+                sink.map(Name::as_str),
+                event.received_at.as_millisecond(),
+                crc32fast::hash(&bytes),
+                bytes
+            ],
+        )?;
+        self.head.position = self.head.position.max(position);
+        let stored = Stored { position, ordinal: self.head.ordinal, sink: sink.cloned(), event: Some(Arc::new(event)) };
+        self.events.push(stored);
+        Ok(())
+    }
+
+    /// The latest record of a subject and source.
+    pub fn record<T: DeserializeOwned>(&self, subject: &str, source: &Name) -> Result<Option<T>, LedgerError> {
+        let mut statement =
+            self.sqlite.prepare_cached("SELECT record FROM verdicts WHERE subject = ? AND source = ?")?;
+        let record: Option<Vec<u8>> =
+            statement.query_row(params![subject, source.as_str()], |row| row.get(0)).optional()?;
+        Ok(record.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+    }
+
+    /// Makes `record` the latest of this subject and source.
+    pub fn put_record(
+        &mut self,
+        subject: &str,
+        source: &Name,
+        position: Position,
+        at: Timestamp,
+        record: &impl Serialize,
+    ) -> Result<(), LedgerError> {
+        let record = serde_json::to_vec(record)?;
+        self.execute(
+            "INSERT OR REPLACE INTO verdicts (subject, source, position, at, record) VALUES (?, ?, ?, ?, ?)",
+            params![subject, source.as_str(), integer(position.0), at.as_millisecond(), record],
+        )
+    }
+
+    /// The cursor of a sink.
+    pub fn cursor(&self, sink: &Name) -> Result<Option<Cursor>, LedgerError> {
+        let bytes: Option<Vec<u8>> = self
+            .sqlite
+            .query_row("SELECT cursor FROM cursors WHERE sink = ?", [sink.as_str()], |row| row.get(0))
+            .optional()?;
+        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+    }
+
+    /// Moves the cursor of a sink.
+    pub fn put_cursor(&mut self, sink: &Name, cursor: &Cursor) -> Result<(), LedgerError> {
+        Ok(write_cursor(&self.sqlite, sink, cursor)?)
+    }
+
+    /// Position and ordinal right before the oldest event that is still there: where a sink that wants everything begins.
+    pub fn before_oldest(&self) -> Result<(Position, u64), LedgerError> {
+        let oldest = self
+            .sqlite
+            .query_row("SELECT position, ordinal FROM events WHERE sink IS NULL ORDER BY position LIMIT 1", [], |row| {
+                Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
+            })
+            .optional()?;
+        Ok(oldest.map_or((self.head.position, self.head.ordinal), |(position, ordinal)| {
+            (Position(position.saturating_sub(1)), ordinal.saturating_sub(1))
+        }))
+    }
+
+    /// Keeps a dead letter. One that is there already is tried once more: its attempts are counted on and its first time stays.
+    pub fn put_dead_letter(&mut self, letter: &DeadLetter) -> Result<(), LedgerError> {
+        self.execute(
+            "INSERT INTO dead_letters (id, stage, sink, source, position, reason, attempts, first_at, last_at, crc, raw)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, attempts = attempts + excluded.attempts, last_at = excluded.last_at",
+            params![
+                letter.id,
+                letter.stage.word(),
+                letter.sink.as_ref().map(Name::as_str),
+                letter.source.as_str(),
+                integer(letter.position.0),
+                letter.reason,
+                letter.attempts,
+                letter.first_at.as_millisecond(),
+                letter.last_at.as_millisecond(),
+                crc32fast::hash(&letter.raw),
+                letter.raw
+            ],
+        )
+    }
+
+    /// One dead letter.
+    pub fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, LedgerError> {
+        Ok(read_dead_letter(&self.sqlite, id)?)
+    }
+
+    /// Forgets a dead letter; whether there was one.
+    pub fn remove_dead_letter(&mut self, id: &str) -> Result<bool, LedgerError> {
+        let removed = self.sqlite.execute("DELETE FROM dead_letters WHERE id = ?", [id])?;
+        Ok(removed > 0)
+    }
+
+    /// Forgets what is older than its retention, at most `rows_max` rows a table, so that no transaction grows long. Events only up to `settled`.
+    pub fn prune(&mut self, settled: Position, older: &Retention, rows_max: u32) -> Result<u64, LedgerError> {
+        let mut removed = 0;
+        let mut delete = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<(), LedgerError> {
+            removed += self.sqlite.execute(sql, values)? as u64;
+            Ok(())
+        };
+        delete(
+            "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE position <= ? AND at < ? ORDER BY position LIMIT ?)",
+            &[&integer(settled.0), &older.events.as_millisecond(), &rows_max],
+        )?;
+        delete(
+            "DELETE FROM dedup WHERE position IN (SELECT position FROM dedup WHERE at < ? ORDER BY position LIMIT ?)",
+            &[&older.dedup.as_millisecond(), &rows_max],
+        )?;
+        delete(
+            "DELETE FROM verdicts WHERE (subject, source) IN (SELECT subject, source FROM verdicts WHERE at < ? LIMIT ?)",
+            &[&older.verdicts.as_millisecond(), &rows_max],
+        )?;
+        delete(
+            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE last_at < ? ORDER BY last_at LIMIT ?)",
+            &[&older.dead_letters.as_millisecond(), &rows_max],
+        )?;
+        Ok(removed)
+    }
+
+    fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), LedgerError> {
+        self.sqlite.prepare_cached(sql)?.execute(values)?;
+        Ok(())
+    }
+}
+
+/// What is older than this goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// Events.
+    pub events: Timestamp,
+    /// Deduplication keys.
+    pub dedup: Timestamp,
+    /// Verdict records.
+    pub verdicts: Timestamp,
+    /// Dead letters.
+    pub dead_letters: Timestamp,
+}
+
+/// All claimed identities: in memory while they are few enough, by an index of the table beyond.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// The first 8 bytes of each identity, and where it stands. Two that share them are told apart by the row.
+    Memory(HashMap<u64, Position>),
+    /// Too many to hold: one random page write an event, which is the price of the memory bound.
+    Index,
+}
+
+/// Keys held in memory: about 35 MB. At 20 events a second and 7 days there are ten times as many.
+const MEMORY_MAX: usize = 1 << 20;
+
+impl Seen {
+    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
+        let count: i64 = connection.query_row("SELECT count(*) FROM dedup", [], |row| row.get(0))?;
+        if usize::try_from(count).is_ok_and(|count| count <= MEMORY_MAX) {
+            connection.execute("DROP INDEX IF EXISTS dedup_uid", [])?;
+            let mut keys = HashMap::new();
+            let mut statement = connection.prepare("SELECT uid, position FROM dedup")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                keys.insert(short(&row.get::<_, [u8; 16]>(0)?), Position(row.get::<_, i64>(1)?.unsigned_abs()));
+            }
+            return Ok(Self::Memory(keys));
+        }
+        create_index(connection)?;
+        Ok(Self::Index)
+    }
+
+    fn position(&self, connection: &Connection, uid: Uid) -> rusqlite::Result<Option<Position>> {
+        let place: Option<i64> = match self {
+            Self::Memory(keys) => {
+                let Some(position) = keys.get(&short(&uid.0)) else { return Ok(None) };
+                connection
+                    .prepare_cached("SELECT position FROM dedup WHERE position = ? AND uid = ?")?
+                    .query_row(params![integer(position.0), uid.0], |row| row.get(0))
+                    .optional()?
+            }
+            Self::Index => connection
+                .prepare_cached("SELECT position FROM dedup WHERE uid = ?")?
+                .query_row([uid.0], |row| row.get(0))
+                .optional()?,
+        };
+        Ok(place.map(|position| Position(position.unsigned_abs())))
+    }
+
+    /// Changes over to the index where `more` keys would not fit.
+    fn begin_index(&mut self, connection: &Connection, more: usize) -> rusqlite::Result<()> {
+        if let Self::Memory(keys) = self
+            && keys.len() + more > MEMORY_MAX
+        {
+            create_index(connection)?;
+            *self = Self::Index;
+        }
+        Ok(())
+    }
+
+    fn extend(&mut self, claimed: HashMap<Uid, Position>) {
+        if let Self::Memory(keys) = self {
+            keys.extend(claimed.into_iter().map(|(uid, position)| (short(&uid.0), position)));
+        }
+    }
+}
+
+fn create_index(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("CREATE INDEX IF NOT EXISTS dedup_uid ON dedup (uid)", []).map(|_| ())
+}
+
+fn short(uid: &[u8; 16]) -> u64 {
+    u64::from_le_bytes(uid[..8].try_into().expect("eight bytes"))
+}
+
+/// SQLite's integers are signed; positions and sequences stay far below the sign.
+pub(super) fn integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn write_cursor(connection: &Connection, sink: &Name, cursor: &Cursor) -> rusqlite::Result<()> {
+    let bytes = serde_json::to_vec(cursor).expect("a cursor is numbers");
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO cursors (sink, cursor) VALUES (?, ?)")?
+        .execute(params![sink.as_str(), bytes])
+        .map(|_| ())
+}
+
+/// An event and the size of its row. A row whose checksum does not hold has no event.
+pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<(Stored, usize)> {
+    let bytes = row.get_ref(4)?.as_blob()?;
+    let sound = row.get::<_, i64>(3)? == i64::from(crc32fast::hash(bytes));
+    let event = sound.then(|| serde_json::from_slice(bytes).ok()).flatten().map(Arc::new);
+    let sink: Option<String> = row.get(2)?;
+    let stored = Stored {
+        position: Position(row.get::<_, i64>(0)?.unsigned_abs()),
+        ordinal: row.get::<_, i64>(1)?.unsigned_abs(),
+        sink: sink.and_then(|name| name.parse().ok()),
+        event,
+    };
+    Ok((stored, bytes.len()))
+}
+
+const LETTER: &str =
+    "SELECT id, stage, sink, source, position, reason, attempts, first_at, last_at, raw FROM dead_letters";
+
+pub(super) fn read_dead_letter(connection: &Connection, id: &str) -> rusqlite::Result<Option<DeadLetter>> {
+    connection.query_row(&format!("{LETTER} WHERE id = ?"), [id], read_letter).optional()
+}
+
+pub(super) fn read_dead_letters(
+    connection: &Connection,
+    after: Option<&str>,
+    max: usize,
+) -> rusqlite::Result<Vec<DeadLetter>> {
+    let mut statement = connection.prepare_cached(&format!("{LETTER} WHERE id > ? ORDER BY id LIMIT ?"))?;
+    let rows =
+        statement.query_map(params![after.unwrap_or_default(), i64::try_from(max).unwrap_or(i64::MAX)], read_letter)?;
+    rows.collect()
+}
+
+fn read_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    let name = |text: String| {
+        text.parse::<Name>()
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(error)))
+    };
+    let at = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    Ok(DeadLetter {
+        id: row.get(0)?,
+        stage: if row.get::<_, String>(1)? == Stage::Deliver.word() { Stage::Deliver } else { Stage::Normalize },
+        sink: row.get::<_, Option<String>>(2)?.map(name).transpose()?,
+        source: name(row.get(3)?)?,
+        position: Position(row.get::<_, i64>(4)?.unsigned_abs()),
+        reason: row.get(5)?,
+        attempts: row.get(6)?,
+        first_at: at(row.get(7)?),
+        last_at: at(row.get(8)?),
+        raw: row.get(9)?,
+    })
+}

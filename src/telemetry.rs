@@ -1,0 +1,223 @@
+//! Every metric of the program, in one list, and the set-up of the log.
+//!
+//! Names and labels are the contract's. Labels are bounded: sources and sinks come from the config, everything else is an enum.
+//! What has to add up over restarts (the counts of sinks) is kept by the ledger and only copied here when someone asks.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// A gauge of seconds or time stamps.
+type Seconds = Gauge<f64, AtomicU64>;
+
+macro_rules! labels {
+    ($name:ident { $($label:ident),+ }) => {
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $name {
+            $($label: String),+
+        }
+    };
+}
+labels!(BySource { source });
+labels!(BySourceOutcome { source, outcome });
+labels!(BySourceReason { source, reason });
+labels!(BySourceVerdict { source, verdict });
+labels!(BySink { sink });
+labels!(BySinkOutcome { sink, outcome });
+labels!(BySinkState { sink, state });
+labels!(ByStageSink { stage, sink });
+labels!(BySecret { secret });
+labels!(ByRole { role });
+
+/// The states of a sink, as `sink_state` shows them.
+pub const SINK_STATES: [&str; 5] = ["ok", "backoff", "auth_failed", "tls_failed", "paused"];
+
+/// All metrics. Cheap to share; every method may be called from anywhere.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    ingest_requests: Family<BySourceOutcome, Counter>,
+    signature_failures: Family<BySourceReason, Counter>,
+    deliveries: Family<BySourceOutcome, Counter>,
+    dedup_conflicts: Family<BySource, Counter>,
+    events: Family<BySourceVerdict, Counter>,
+    sink_entered: Family<BySink, Counter>,
+    sink_events: Family<BySinkOutcome, Counter>,
+    sink_pending: Family<BySink, Gauge>,
+    sink_oldest_pending_age: Family<BySink, Seconds>,
+    sink_state: Family<BySinkState, Gauge>,
+    dead_letters: Family<ByStageSink, Gauge>,
+    store_bytes: Gauge,
+    store_corrupt_records: Counter,
+    secret_age: Family<BySecret, Seconds>,
+    certificate_expiry: Family<ByRole, Seconds>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("verdict_relay");
+        macro_rules! registered {
+            ($name:literal, $help:literal) => {{
+                let metric = Default::default();
+                registry.register($name, $help, Clone::clone(&metric));
+                metric
+            }};
+        }
+        Self {
+            ingest_requests: registered!("ingest_requests", "Requests to the receiver"),
+            signature_failures: registered!("signature_failures", "Requests whose proof did not hold"),
+            deliveries: registered!("deliveries", "Deliveries that normalize has read"),
+            dedup_conflicts: registered!(
+                "dedup_conflicts",
+                "Events with a provider's id that is known with another content"
+            ),
+            events: registered!("events", "Verdict events"),
+            sink_entered: registered!("sink_entered", "Events that came up for the sink"),
+            sink_events: registered!("sink_events", "Events of the sink by what became of them"),
+            sink_pending: registered!("sink_pending_events", "Events that the sink has yet to settle"),
+            sink_oldest_pending_age: registered!("sink_oldest_pending_age_seconds", "Age of the oldest pending event"),
+            sink_state: registered!("sink_state", "1 for the state that the sink is in"),
+            dead_letters: registered!("dead_letters", "Dead letters that wait for an operator"),
+            store_bytes: registered!("store_bytes", "Bytes of the store on disk"),
+            store_corrupt_records: registered!("store_corrupt_records", "Damaged records found in the store"),
+            secret_age: registered!("secret_age_seconds", "Time since the secret was last read"),
+            certificate_expiry: registered!("tls_certificate_expiry_timestamp_seconds", "When the certificate expires"),
+            registry,
+        }
+    }
+}
+
+impl Metrics {
+    /// One request to the receiver: `accepted`, `unauthorized`, `rejected` or `unavailable`; unknown sources as `_unknown`.
+    pub fn ingest(&self, source: &str, outcome: &str) {
+        count(&self.ingest_requests, &BySourceOutcome { source: source.into(), outcome: outcome.into() });
+    }
+
+    /// One proof that did not hold, with the reason in one word.
+    pub fn signature_failure(&self, source: &str, reason: &str) {
+        count(&self.signature_failures, &BySourceReason { source: source.into(), reason: reason.into() });
+    }
+
+    /// Items of deliveries that were read: `normalized`, `duplicate`, `ignored`, `dead` or `fetching`.
+    pub fn deliveries(&self, source: &str, outcome: &str, count: u64) {
+        self.deliveries
+            .get_or_create(&BySourceOutcome { source: source.into(), outcome: outcome.into() })
+            .inc_by(count);
+    }
+
+    /// One event with a known id and another content.
+    pub fn dedup_conflict(&self, source: &str) {
+        count(&self.dedup_conflicts, &BySource { source: source.into() });
+    }
+
+    /// One verdict event.
+    pub fn event(&self, source: &str, verdict: &str) {
+        count(&self.events, &BySourceVerdict { source: source.into(), verdict: verdict.into() });
+    }
+
+    /// The counts of a sink as the ledger has them.
+    pub fn sink_counts(&self, sink: &str, entered: u64, outcomes: &[(&str, u64)], pending: u64) {
+        let by_sink = BySink { sink: sink.into() };
+        set(&self.sink_entered, &by_sink, entered);
+        for (outcome, value) in outcomes {
+            set(&self.sink_events, &BySinkOutcome { sink: sink.into(), outcome: (*outcome).into() }, *value);
+        }
+        self.sink_pending.get_or_create(&by_sink).set(i64::try_from(pending).unwrap_or(i64::MAX));
+    }
+
+    /// Age of the oldest pending event of a sink, in seconds; 0 where there is none.
+    pub fn sink_oldest(&self, sink: &str, seconds: f64) {
+        self.sink_oldest_pending_age.get_or_create(&BySink { sink: sink.into() }).set(seconds);
+    }
+
+    /// The state that a sink is in now.
+    pub fn sink_state(&self, sink: &str, state: &str) {
+        for one in SINK_STATES {
+            let labels = BySinkState { sink: sink.into(), state: one.into() };
+            self.sink_state.get_or_create(&labels).set(i64::from(one == state));
+        }
+    }
+
+    /// How many dead letters there are, by stage and sink (empty for a message that could not be read).
+    pub fn dead_letters(&self, counts: &[(String, Option<String>, u64)]) {
+        self.dead_letters.clear();
+        for (stage, sink, count) in counts {
+            let labels = ByStageSink { stage: stage.clone(), sink: sink.clone().unwrap_or_default() };
+            self.dead_letters.get_or_create(&labels).set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Size of the store, and damage found in it since the start.
+    pub fn store(&self, bytes: u64, corrupt_records: u64) {
+        self.store_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.store_corrupt_records.inner().store(corrupt_records, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Seconds since a secret was last read; named by its reference.
+    pub fn secret_age(&self, secret: &str, seconds: f64) {
+        self.secret_age.get_or_create(&BySecret { secret: secret.into() }).set(seconds);
+    }
+
+    /// When the certificate of this role expires, in seconds since the epoch.
+    pub fn certificate_expiry(&self, role: &str, at: f64) {
+        self.certificate_expiry.get_or_create(&ByRole { role: role.into() }).set(at);
+    }
+
+    /// All metrics in the text format of OpenMetrics.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).expect("writing to memory cannot fail");
+        text
+    }
+}
+
+/// Sends the log to stderr: as JSON lines, or as plain text for a terminal. `RUST_LOG` sets what is shown.
+pub fn log_to_stderr(json: bool, default_level: &str) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second set-up in one process (tests) keeps the first one.
+    let _already_set = if json {
+        log.json().flatten_event(true).with_target(false).try_init()
+    } else {
+        log.without_time().with_target(false).with_ansi(false).try_init()
+    };
+}
+
+fn count<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Counter>, labels: &L) {
+    family.get_or_create(labels).inc();
+}
+
+fn set<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Counter>, labels: &L, value: u64) {
+    family.get_or_create(labels).inner().store(value, std::sync::atomic::Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_the_contracts() {
+        let metrics = Metrics::default();
+        metrics.ingest("portal", "accepted");
+        metrics.sink_counts("lake", 3, &[("delivered", 2)], 1);
+        metrics.sink_state("lake", "backoff");
+        metrics.store(10, 1);
+        let text = metrics.text();
+        for line in [
+            "verdict_relay_ingest_requests_total{source=\"portal\",outcome=\"accepted\"} 1",
+            "verdict_relay_sink_entered_total{sink=\"lake\"} 3",
+            "verdict_relay_sink_events_total{sink=\"lake\",outcome=\"delivered\"} 2",
+            "verdict_relay_sink_pending_events{sink=\"lake\"} 1",
+            "verdict_relay_sink_state{sink=\"lake\",state=\"backoff\"} 1",
+            "verdict_relay_sink_state{sink=\"lake\",state=\"ok\"} 0",
+            "verdict_relay_store_corrupt_records_total 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+}

@@ -165,14 +165,17 @@ impl Normalizer {
         match read.meaning {
             Meaning::Delivery(message) => apply_message(transaction, read.sequence, message, tally),
             Meaning::Operator(None) => {
-                tracing::error!(sequence = read.sequence, "an operator's request in the journal is not readable, passed over");
+                tracing::error!(
+                    sequence = read.sequence,
+                    "an operator's request in the journal is not readable, passed over"
+                );
                 Ok(())
             }
             Meaning::Operator(Some(Operation::Drop { id })) => transaction.remove_dead_letter(&id).map(|_| ()),
             Meaning::Operator(Some(Operation::Redrive { id })) => match transaction.dead_letter(&id)? {
                 None => Ok(()),
                 Some(letter) if letter.stage == Stage::Deliver => redrive_event(transaction, read.sequence, &letter),
-                Some(letter) => self.redrive_message(transaction, &read, letter, tally),
+                Some(letter) => self.redrive_message(transaction, read.sequence, read.at, letter, tally),
             },
         }
     }
@@ -181,7 +184,8 @@ impl Normalizer {
     fn redrive_message(
         &self,
         transaction: &mut Transaction<'_>,
-        read: &Read,
+        sequence: u64,
+        at: Timestamp,
         letter: DeadLetter,
         tally: &mut Tally,
     ) -> Result<(), LedgerError> {
@@ -193,13 +197,13 @@ impl Normalizer {
         };
         match item {
             Err(reason) => {
-                let again = DeadLetter { reason, attempts: 1, last_at: read.at, ..letter };
+                let again = DeadLetter { reason, attempts: 1, last_at: at, ..letter };
                 return transaction.put_dead_letter(&again);
             }
             // An item that is not there any more is one that today's adapter counts as nothing.
             Ok(None) => {}
             Ok(Some(outcome)) => {
-                let position = Position::new(read.sequence, index);
+                let position = Position::new(sequence, index);
                 apply_outcome(transaction, position, &message, outcome, true, tally)?;
             }
         }
@@ -362,7 +366,8 @@ fn bury(
 /// Sends a refused event again to the one sink that refused it.
 fn redrive_event(transaction: &mut Transaction<'_>, sequence: u64, letter: &DeadLetter) -> Result<(), LedgerError> {
     let Ok(event) = serde_json::from_slice::<Event>(&letter.raw) else {
-        let reason = "the event it keeps is not readable, so it cannot be sent again; its delivery is in the journal".to_owned();
+        let reason =
+            "the event it keeps is not readable, so it cannot be sent again; its delivery is in the journal".to_owned();
         return transaction.put_dead_letter(&DeadLetter { reason, ..letter.clone() });
     };
     let position = Position::new(sequence, 0);

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use crate::event::{Event, Name, Position, shorten};
+use crate::route::{Route, RouteConfig};
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::{Problem, Size, Span};
 
@@ -38,6 +39,9 @@ macro_rules! sink_config {
             /// How many events travel together.
             #[serde(default)]
             pub batch: $crate::sink::BatchConfig,
+            /// Which events it gets; all by default.
+            #[serde(default, rename = "where")]
+            pub route: $crate::route::RouteConfig,
         }
 
         impl $name {
@@ -71,8 +75,8 @@ pub enum SinkConfig {
 }
 
 impl SinkConfig {
-    /// Validates everything that can be validated without I/O; `key` is the path in the config (`sinks.lake`).
-    pub fn plan(self, key: &str) -> Result<SinkPlan, Vec<Problem>> {
+    /// Validates everything that can be validated without I/O; `key` is the path in the config (`sinks.lake`), `sources` are all that there are.
+    pub fn plan(self, key: &str, sources: &[Name]) -> Result<SinkPlan, Vec<Problem>> {
         let (common, defaults) = match &self {
             Self::Kafka(config) => (config.common(), kafka::BATCH),
             Self::SplunkHec(config) => (config.common(), splunk_hec::BATCH),
@@ -87,9 +91,14 @@ impl SinkConfig {
             Self::File(config) => config.plan(key).map(Kind::File),
             Self::Console(config) => Ok(Kind::Console(config.plan())),
         };
-        match (kind, common.batch.plan(defaults, key)) {
-            (Ok(kind), Ok(batch)) => Ok(SinkPlan { start: common.start, on_full: common.on_full, batch, kind }),
-            (kind, batch) => Err(kind.err().into_iter().chain(batch.err()).flatten().collect()),
+        let route = common.route.plan(&format!("{key}.where"), sources);
+        match (kind, common.batch.plan(defaults, key), route) {
+            (Ok(kind), Ok(batch), Ok(route)) => {
+                Ok(SinkPlan { start: common.start, on_full: common.on_full, batch, route, kind })
+            }
+            (kind, batch, route) => {
+                Err(kind.err().into_iter().chain(batch.err()).chain(route.err()).flatten().collect())
+            }
         }
     }
 }
@@ -103,6 +112,8 @@ pub struct SinkPlan {
     pub on_full: OnFull,
     /// How many events travel together.
     pub batch: Batch,
+    /// Which events it gets.
+    pub route: Route,
     /// What it is.
     pub kind: Kind,
 }
@@ -145,11 +156,12 @@ impl SinkPlan {
 }
 
 /// The keys that every sink has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct CommonConfig {
     start: Start,
     on_full: OnFull,
     batch: BatchConfig,
+    route: RouteConfig,
 }
 
 /// Where a sink begins when it has no cursor yet.

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use crate::event::{Event, Name, Position, shorten};
+use crate::format::{Format, Style};
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::{Problem, Size, Span};
 
@@ -132,6 +133,17 @@ impl SinkPlan {
         }
     }
 
+    /// How an event is written for this sink. `style` is ours, unless the sink has a host name of its own.
+    pub fn render(&self, style: Style) -> Render {
+        match &self.kind {
+            Kind::Kafka(plan) => plan.render(style),
+            Kind::SplunkHec(plan) => plan.render(style),
+            Kind::Syslog(plan) => plan.render(style),
+            Kind::File(plan) => plan.render(style),
+            Kind::Console(plan) => plan.render(style),
+        }
+    }
+
     /// Puts the live sink together; nothing is connected before [`Sink::open`].
     pub fn build(self, name: &Name, secrets: KeyRing) -> Box<dyn Sink> {
         match self.kind {
@@ -142,6 +154,14 @@ impl SinkPlan {
             Kind::Console(plan) => Box::new(plan.build()),
         }
     }
+}
+
+/// Appends an event as its receiver gets it, complete and within the receiver's budget.
+pub type Render = Box<dyn Fn(&Event, &mut Vec<u8>) + Send>;
+
+/// The format of a sink whose config names none.
+const fn default_format() -> Format {
+    Format::Ocsf
 }
 
 /// The keys that every sink has.
@@ -244,7 +264,7 @@ pub trait Sink: Send {
     /// Hands a batch over. It may return before the receiver has it: then the batch is in flight until `settled` speaks of it.
     async fn send(&mut self, batch: &[Rendered]) -> Result<(), Stop>;
 
-    /// Waits until the receiver has taken or refused something that is in flight.
+    /// Waits until the receiver has taken or refused the oldest batch in flight: one answer for each batch, in order.
     ///
     /// Cancel safe: dropping the future loses no answer. Waits for ever when nothing is in flight.
     async fn settled(&mut self) -> Result<Settled, Stop>;
@@ -364,28 +384,13 @@ mod testing {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::event::{Activity, Auth, Finding, Hash, Standing, Subject, Verdict};
+    use crate::event::{Hash, SubjectId, Verdict, sample};
 
-    /// An event at a position; its subject is a file whose SHA-256 repeats the position.
+    /// An event at a position; its uid and its subject repeat the position.
     pub(super) fn rendered(position: u64, body: &str) -> Rendered {
         let digit = u8::try_from(position % 256).expect("is below 256");
-        let subject = Subject::file(Some(Hash([digit; 32])), None, None).expect("has a hash");
-        let event = Event {
-            uid: Hash([digit; 16]),
-            source: "portal".parse().expect("a name"),
-            provider: "Portal".to_owned(),
-            auth: Auth::Signature,
-            received_at: Timestamp::UNIX_EPOCH,
-            effective_at: Timestamp::UNIX_EPOCH,
-            clock_suspect: false,
-            raw_sha256: Hash([0; 32]),
-            raw_size: 2,
-            finding: Finding::new(subject, Verdict::Malicious),
-            activity: Activity::Create,
-            standing: Standing::Latest,
-            previous: None,
-            replay: false,
-        };
+        let mut event = sample::bare(SubjectId::Sha256(Hash([digit; 32])), Verdict::Malicious);
+        event.uid = Hash([digit; 16]);
         Rendered { position: Position(position), event: Arc::new(event), body: body.as_bytes().to_vec() }
     }
 
@@ -412,5 +417,28 @@ mod testing {
         let made = std::process::Command::new("bash").arg(script).arg(folder.path()).output().expect("openssl runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         folder
+    }
+
+    /// A TLS server with the certificate `server` of [`certificates`]; asks for one of the same CA if `wants_client`.
+    pub(super) fn acceptor(folder: &std::path::Path, wants_client: bool) -> tokio_rustls::TlsAcceptor {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+        let pem = |name: &str| CertificateDer::from_pem_file(folder.join(name)).expect("is a certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites");
+        let builder = if wants_client {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(pem("ca.pem")).expect("is a CA");
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().expect("has a root"))
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).expect("is a key");
+        let config = builder.with_single_cert(vec![pem("server.pem")], key).expect("belong together");
+        tokio_rustls::TlsAcceptor::from(Arc::new(config))
     }
 }

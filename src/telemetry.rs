@@ -104,7 +104,9 @@ impl Metrics {
 
     /// Items of deliveries that were read: `normalized`, `duplicate`, `ignored`, `dead` or `fetching`.
     pub fn deliveries(&self, source: &str, outcome: &str, count: u64) {
-        self.deliveries.get_or_create(&BySourceOutcome { source: source.into(), outcome: outcome.into() }).inc_by(count);
+        self.deliveries
+            .get_or_create(&BySourceOutcome { source: source.into(), outcome: outcome.into() })
+            .inc_by(count);
     }
 
     /// One event with a known id and another content.

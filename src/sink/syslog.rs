@@ -10,22 +10,23 @@
 //!
 //! Not here: header, profile and size budget of a message (`format`).
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, sockopt};
-use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Batch, Rendered, Settled, Sink, Stop, refused_for_line_end};
+use super::{Batch, Render, Rendered, Settled, Sink, Stop, refused_for_line_end};
 use crate::event::Position;
+use crate::format::rfc5424::{Framing, Header, Profile, Receiver, SIZE_MIN, UDP_SIZE_MAX};
+use crate::format::{Format, Style};
 use crate::setting::{Problem, Size};
 use crate::tls::{self, ClientTls, ClientTlsConfig};
 
@@ -34,31 +35,27 @@ sink_config! {
     pub struct SyslogConfig {
         /// Where to: `udp://host:port`, `tcp://host:port` or `tls://host:port`; without a port 514, with TLS 6514.
         pub address: String,
-        /// What receives: `qradar`, `arcsight`, `sentinel`, `sc4s`, `rsyslog` or `plain`. Sets format, header, framing, size budget and time.
-        pub profile: Option<String>,
+        /// What receives. Sets format, header, framing, size budget and time.
+        #[serde(default = "plain")]
+        pub profile: Receiver,
         /// Our host name in the header. Receivers tell log sources apart by it, so it has to be the same on every replica.
         pub hostname: Option<String>,
-        /// How an event is written, instead of the profile's: `ocsf`, `ecs`, `cef` or `leef`.
-        pub format: Option<String>,
-        /// Most bytes of a message, instead of the profile's.
-        pub size_max: Option<Size>,
-        /// How messages are told apart on TCP and TLS: `octet_counting` (default) or `line_feed`, for receivers that know no other.
+        /// How an event is written, instead of the profile's way.
+        pub format: Option<Format>,
+        /// Header before the event, instead of the profile's.
+        pub header: Option<Header>,
+        /// How messages are told apart on TCP and TLS, instead of the profile's way.
         pub framing: Option<Framing>,
+        /// Most bytes of a message, instead of the profile's: 1KiB to 64KiB, over UDP at most 1KiB.
+        pub size_max: Option<Size>,
         /// TLS, for `tls://`.
         #[serde(default)]
         pub tls: ClientTlsConfig,
     }
 }
 
-/// How messages are told apart on a stream (RFC 6587; RFC 5425 wants octet counting). A datagram is a message by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Framing {
-    /// The length in bytes and a space before each message.
-    #[default]
-    OctetCounting,
-    /// A line feed after each message.
-    LineFeed,
+const fn plain() -> Receiver {
+    Receiver::Plain
 }
 
 /// Small enough that little has to be sent again after a lost connection.
@@ -80,16 +77,9 @@ pub struct SyslogPlan {
     transport: Transport,
     host: String,
     port: u16,
-    framing: Framing,
     tls: ClientTls,
-    /// Word of the profile, if one is set.
-    pub profile: Option<String>,
-    /// Our host name in the header, if one is set.
-    pub hostname: Option<String>,
-    /// Word of the format, if it is not the profile's.
-    pub format: Option<String>,
-    /// Most bytes of a message, if it is not the profile's.
-    pub size_max: Option<Size>,
+    profile: Profile,
+    hostname: Option<String>,
 }
 
 impl SyslogConfig {
@@ -109,19 +99,29 @@ impl SyslogConfig {
         if self.framing.is_some() && transport == Some(Transport::Udp) {
             problems.push(Problem::new(format!("{key}.framing"), "a datagram is a message by itself: remove this"));
         }
-        let tls = self.tls.plan(&format!("{key}.tls"));
-        match (target, tls) {
+        let size_max = self.size_max.map(|size| usize::try_from(size.0).unwrap_or(usize::MAX));
+        let size_most = if transport == Some(Transport::Udp) { UDP_SIZE_MAX } else { SIZE_MOST };
+        if size_max.is_some_and(|size| !(SIZE_MIN..=size_most).contains(&size)) {
+            let most = Size(size_most as u64);
+            problems.push(Problem::new(format!("{key}.size_max"), format!("use \"1KiB\" to \"{most}\"")));
+        }
+        let Profile { format, header, framing, size_max: budget, cee } = self.profile.profile();
+        let profile = Profile {
+            format: self.format.unwrap_or(format),
+            header: self.header.unwrap_or(header),
+            framing: self.framing.unwrap_or(framing),
+            size_max: size_max.unwrap_or(budget),
+            cee,
+        };
+        match (target, self.tls.plan(&format!("{key}.tls"))) {
             (Ok((transport, host, port)), Ok(tls)) if problems.is_empty() => Ok(SyslogPlan {
                 address: self.address,
+                profile: if transport == Transport::Udp { profile.for_udp() } else { profile },
                 transport,
                 host,
                 port,
-                framing: self.framing.unwrap_or_default(),
                 tls,
-                profile: self.profile,
                 hostname: self.hostname,
-                format: self.format,
-                size_max: self.size_max,
             }),
             (_, tls) => {
                 problems.extend(tls.err().into_iter().flatten());
@@ -156,8 +156,14 @@ fn parse_address(address: &str) -> Result<(Transport, String, u16), String> {
 }
 
 impl SyslogPlan {
+    pub(super) fn render(&self, style: Style) -> Render {
+        let style = self.hostname.as_deref().map_or(style, Style::new);
+        let profile = self.profile.clone();
+        Box::new(move |event, out| profile.render(event, &style, out))
+    }
+
     pub(super) fn build(self) -> SyslogSink {
-        SyslogSink { plan: self, wire: None, written: None, answers: VecDeque::new() }
+        SyslogSink { plan: self, wire: None, written: None, answer: None }
     }
 }
 
@@ -168,8 +174,8 @@ pub(super) struct SyslogSink {
     wire: Option<Wire>,
     /// First and last position of the batch that was handed to the connection and is not settled yet.
     written: Option<(Position, Position)>,
-    /// What `settled` will say next, before it looks at `written`.
-    answers: VecDeque<Settled>,
+    /// What `settled` will say, where that is known already.
+    answer: Option<Settled>,
 }
 
 #[derive(Debug)]
@@ -191,20 +197,21 @@ impl Sink for SyslogSink {
         let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
         let wire = self.wire.as_mut().ok_or_else(|| Stop::unavailable("the syslog connection is not open"))?;
         if let Wire::Udp(socket) = wire {
-            self.answers = send_datagrams(socket, batch).await.map_err(|error| self.plan.stop("send to", &error))?;
+            let sent = send_datagrams(socket, batch).await;
+            self.answer = Some(sent.map_err(|error| self.plan.stop("send to", &error))?);
             return Ok(());
         }
-        if self.plan.framing == Framing::LineFeed
+        if self.plan.profile.framing == Framing::Lf
             && let Some(refused) = refused_for_line_end(batch)
         {
-            self.answers.push_back(refused);
+            self.answer = Some(refused);
             return Ok(());
         }
         if let Err(closed) = wire.look().await {
             // Nothing of this batch was written, so a connection that ended quietly costs nothing but a new one.
             return self.rewind(first.position, &closed);
         }
-        let frames = frames(self.plan.framing, batch);
+        let frames = frames(self.plan.profile.framing, batch);
         let outcome =
             timeout(WRITE_TIMEOUT, wire.write(&frames)).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
         if let Err(error) = outcome {
@@ -217,7 +224,7 @@ impl Sink for SyslogSink {
     }
 
     async fn settled(&mut self) -> Result<Settled, Stop> {
-        if let Some(answer) = self.answers.pop_front() {
+        if let Some(answer) = self.answer.take() {
             return Ok(answer);
         }
         let (Some((first, last)), Some(wire)) = (self.written, &mut self.wire) else {
@@ -229,7 +236,7 @@ impl Sink for SyslogSink {
             None => Ok(Settled::Through(last)),
             Some(error) => {
                 self.rewind(first, &error)?;
-                Ok(self.answers.pop_front().expect("a rewind was just put there"))
+                Ok(self.answer.take().expect("a rewind was just put there"))
             }
         }
     }
@@ -248,7 +255,7 @@ impl SyslogSink {
     fn forget(&mut self) {
         self.wire = None;
         self.written = None;
-        self.answers.clear();
+        self.answer = None;
     }
 
     /// The connection is gone: everything from `first` on has to be sent again. A TLS alert is a stop, because a new connection
@@ -259,7 +266,7 @@ impl SyslogSink {
             return Err(self.plan.stop("write to", error));
         }
         tracing::info!(address = %self.plan.address, "{} closed the connection ({error}), connecting again", self.plan.address);
-        self.answers.push_back(Settled::Rewind(first));
+        self.answer = Some(Settled::Rewind(first));
         Ok(())
     }
 }
@@ -351,7 +358,7 @@ impl Wire {
                 Self::Tcp(stream) => read_for(stream, CHATTER_WAIT).await,
                 Self::Tls(stream) => read_for(stream.as_mut(), CHATTER_WAIT).await,
             },
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(()),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -405,37 +412,28 @@ async fn connect_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Sends each message as one datagram, up to one that no datagram can hold.
-async fn send_datagrams(socket: &UdpSocket, batch: &[Rendered]) -> io::Result<VecDeque<Settled>> {
-    let mut answers = VecDeque::new();
-    let mut sent = None;
+/// Sends each message as one datagram; nothing of a batch that holds one that no datagram can hold.
+async fn send_datagrams(socket: &UdpSocket, batch: &[Rendered]) -> io::Result<Settled> {
+    let (from, through) = (batch[0].position, batch[batch.len() - 1].position);
+    let too_long = |rendered: &Rendered| Settled::Refused {
+        from,
+        through,
+        suspect: Some(rendered.position),
+        reason: format!("{} bytes do not fit into a datagram; send it over TCP or TLS", rendered.body.len()),
+    };
+    if let Some(rendered) = batch.iter().find(|rendered| rendered.body.len() > DATAGRAM_BYTES_MAX) {
+        return Ok(too_long(rendered));
+    }
     for rendered in batch {
         let outcome = timeout(WRITE_TIMEOUT, socket.send(&rendered.body)).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
-        match outcome {
-            Ok(_) => sent = Some(rendered.position),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => {
-                answers.extend(sent.map(Settled::Through));
-                answers.push_back(Settled::Refused {
-                    from: rendered.position,
-                    through: batch.last().unwrap_or(rendered).position,
-                    suspect: Some(rendered.position),
-                    reason: format!(
-                        "{} bytes do not fit into a datagram; send it over TCP or TLS, or lower size_max",
-                        rendered.body.len()
-                    ),
-                });
-                return Ok(answers);
-            }
+        match outcome.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error()) => return Ok(too_long(rendered)),
             Err(error) => return Err(error),
         }
     }
-    // Where the last one found nobody, the kernel knows by now if the receiver is near.
-    if let Some(error) = socket.take_error()? {
-        return Err(error);
-    }
-    answers.extend(sent.map(Settled::Through));
-    Ok(answers)
+    // Where nobody listens, the kernel knows by now if the receiver is near.
+    socket.take_error()?.map_or(Ok(Settled::Through(through)), Err)
 }
 
 fn frames(framing: Framing, batch: &[Rendered]) -> Vec<u8> {
@@ -446,7 +444,7 @@ fn frames(framing: Framing, batch: &[Rendered]) -> Vec<u8> {
                 write!(frames, "{} ", body.len()).expect("memory takes every write");
                 frames.extend_from_slice(body);
             }
-            Framing::LineFeed => {
+            Framing::Lf => {
                 frames.extend_from_slice(body);
                 frames.push(b'\n');
             }
@@ -469,5 +467,9 @@ const USER_TIMEOUT_MS: u32 = 15_000;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
+/// What receivers take at most (SC4S); OCSF has at most 9 KiB.
+const SIZE_MOST: usize = 64 << 10;
+/// Most bytes of a UDP datagram over IPv4.
+const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// Digits of a length below 10 MB and a space.
 const FRAME_BYTES_MAX: usize = 8;

@@ -378,6 +378,105 @@ fn refused_for_line_end(batch: &[Rendered]) -> Option<Settled> {
 /// What [`Settled::Refused`] and [`Stop`] carry of a receiver's answer.
 const WORDS_BYTES_MAX: usize = 1024;
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(toml: &str) -> Result<SinkConfig, String> {
+        toml::from_str(toml).map_err(|error| error.to_string())
+    }
+
+    const ONE_OF_EACH: [&str; 5] = [
+        r#"type = "kafka"
+           brokers = ["localhost:9092"]
+           topic = "verdicts"
+           format = "ocsf"
+           options = { "compression.type" = "zstd", "linger.ms" = 5, "sasl.password" = "env:KAFKA_PASSWORD" }"#,
+        r#"type = "splunk_hec"
+           endpoints = ["https://splunk:8088"]
+           tokens = ["env:HEC_TOKEN", "env:HEC_TOKEN_NEXT"]
+           acks = "auto"
+           index = "security"
+           batch = { events_max = 500, bytes_max = "1MiB", wait_max = "1s" }
+           tls = { ca = "splunk-ca.pem" }"#,
+        r#"type = "syslog"
+           profile = "qradar"
+           address = "tls://qradar:6514"
+           hostname = "verdict-relay""#,
+        r#"type = "file"
+           path = "verdicts.ndjson"
+           format = "ocsf"
+           start = "earliest"
+           on_full = "dead_letter""#,
+        r#"type = "console""#,
+    ];
+
+    #[test]
+    fn the_sinks_of_the_handbook_are_valid() {
+        let plans = ONE_OF_EACH.map(|toml| parse(toml).expect("is a config").plan("sinks.x").expect("is valid"));
+        assert_eq!(plans[0].secrets(), [SecretRef("env:KAFKA_PASSWORD".to_owned())]);
+        assert_eq!(plans[1].secrets().len(), 2);
+        assert_eq!(plans[1].batch, splunk_hec::BATCH);
+        assert_eq!((plans[3].start, plans[3].on_full), (Start::Earliest, OnFull::DeadLetter));
+        assert_eq!((plans[4].start, plans[4].on_full), (Start::Now, OnFull::Block));
+    }
+
+    #[test]
+    fn every_valid_sink_fits_the_schema_and_a_misspelt_one_does_not() {
+        let schema = serde_json::to_value(schemars::schema_for!(SinkConfig)).expect("is JSON");
+        let validator = jsonschema::validator_for(&schema).expect("is a schema");
+        for sink in ONE_OF_EACH {
+            let mut json: serde_json::Value = toml::from_str(sink).expect("is TOML");
+            if let Some(error) = validator.iter_errors(&json).next() {
+                panic!("{sink}: {error}");
+            }
+            json["bach"] = serde_json::json!({});
+            assert!(!validator.is_valid(&json), "{sink}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_known_ones() {
+        for (toml, words) in [
+            ("type = \"file\"\npath = \"x\"\nbach = 1", ["unknown field `bach`", "`batch`"]),
+            ("type = \"file\"\npath = \"x\"\nbatch = { events = 1 }", ["unknown field `events`", "`events_max`"]),
+            ("type = \"splunk\"", ["unknown variant `splunk`", "`splunk_hec`"]),
+        ] {
+            let error = parse(toml).expect_err(toml);
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_batch_has_bounds_and_all_mistakes_are_told_at_once() {
+        let toml = r#"type = "file"
+            path = "/"
+            batch = { events_max = 0, bytes_max = "1GiB", wait_max = "2m" }"#;
+        let problems = parse(toml).expect("is a config").plan("sinks.x").expect_err("four mistakes");
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        let batch = ["sinks.x.batch.events_max", "sinks.x.batch.bytes_max", "sinks.x.batch.wait_max"];
+        assert_eq!(keys, [&["sinks.x.path"][..], &batch].concat());
+    }
+
+    #[test]
+    fn a_number_from_the_environment_counts_as_one() {
+        let variables = [
+            ("VERDICT_RELAY__SINKS__X__TYPE", "file"),
+            ("VERDICT_RELAY__SINKS__X__PATH", "x.ndjson"),
+            ("VERDICT_RELAY__SINKS__X__BATCH__EVENTS_MAX", "7"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = config::Environment::with_prefix("VERDICT_RELAY")
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(variables.into_iter().collect()));
+        let layered = config::Config::builder().add_source(environment).build().expect("builds");
+        let sink: SinkConfig = layered.get("sinks.x").expect("is a sink");
+        assert_eq!(sink.plan("sinks.x").expect("is valid").batch.events_max, 7);
+    }
+}
+
 /// What the tests of the sinks share.
 #[cfg(test)]
 mod testing {

@@ -473,3 +473,298 @@ const SIZE_MOST: usize = 64 << 10;
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// Digits of a length below 10 MB and a space.
 const FRAME_BYTES_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::sink::testing::{acceptor, batch, certificates};
+
+    fn config(address: &str) -> SyslogConfig {
+        serde_json::from_value(serde_json::json!({"address": address})).expect("is a config")
+    }
+
+    fn sink(config: SyslogConfig) -> SyslogSink {
+        config.plan("sinks.qradar").expect("is valid").build()
+    }
+
+    async fn listener() -> (TcpListener, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let port = listener.local_addr().expect("is bound").port();
+        (listener, port)
+    }
+
+    async fn send(sink: &mut SyslogSink, events: &[(u64, &str)]) -> Result<Settled, Stop> {
+        sink.send(&batch(events)).await?;
+        sink.settled().await
+    }
+
+    /// Accepts one connection and reads it to its end.
+    fn reads_all(listener: TcpListener) -> JoinHandle<String> {
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.expect("reads");
+            text
+        })
+    }
+
+    #[tokio::test]
+    async fn messages_are_told_apart_by_their_length_or_by_a_line_feed() {
+        for (framing, expected) in [(Framing::OctetCounting, "4 <1>a5 <1>ä"), (Framing::Lf, "<1>a\n<1>ä\n")] {
+            let (listener, port) = listener().await;
+            let received = reads_all(listener);
+            let mut sink = sink(SyslogConfig { framing: Some(framing), ..config(&format!("tcp://127.0.0.1:{port}")) });
+            sink.open(Position(0)).await.expect("connects");
+            assert_eq!(send(&mut sink, &[(1, "<1>a"), (2, "<1>ä")]).await, Ok(Settled::Through(Position(2))));
+            sink.close(Duration::from_secs(1)).await;
+            assert_eq!(received.await.expect("ends"), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_feed_in_a_message_never_makes_two_of_it() {
+        let (listener, port) = listener().await;
+        let received = reads_all(listener);
+        let mut sink = sink(SyslogConfig { framing: Some(Framing::Lf), ..config(&format!("tcp://127.0.0.1:{port}")) });
+        sink.open(Position(0)).await.expect("connects");
+        let settled = send(&mut sink, &[(1, "<1>a"), (2, "<1>a\n<1>b")]).await.expect("is refused");
+        assert!(matches!(settled, Settled::Refused { suspect: Some(Position(2)), .. }), "{settled:?}");
+        sink.close(Duration::from_secs(1)).await;
+        assert_eq!(received.await.expect("ends"), "");
+    }
+
+    #[tokio::test]
+    async fn a_close_between_messages_loses_none_that_is_not_sent_again() {
+        let (listener, port) = listener().await;
+        let mut sink = sink(config(&format!("tcp://127.0.0.1:{port}")));
+        let mut received = Vec::new();
+        let mut next = 1;
+        while next <= 20 {
+            sink.open(Position(0)).await.expect("connects");
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            // Two messages a connection, then the receiver hangs up.
+            for _ in 0..2 {
+                let body = format!("{next:02}");
+                assert_eq!(send(&mut sink, &[(next, &body)]).await, Ok(Settled::Through(Position(next))));
+                let mut frame = [0; 4];
+                stream.read_exact(&mut frame).await.expect("reads");
+                received.push(String::from_utf8_lossy(&frame).into_owned());
+                next += 1;
+            }
+            drop(stream);
+            assert_eq!(send(&mut sink, &[(next, "lost?")]).await, Ok(Settled::Rewind(Position(next))));
+        }
+        let expected: Vec<String> = (1..=20).map(|at| format!("2 {at:02}")).collect();
+        assert_eq!(received, expected);
+    }
+
+    #[tokio::test]
+    async fn a_close_after_the_write_is_seen_before_the_batch_is_settled() {
+        let (listener, port) = listener().await;
+        let mut sink = sink(config(&format!("tcp://127.0.0.1:{port}")));
+        sink.open(Position(0)).await.expect("connects");
+        let (stream, _) = listener.accept().await.expect("accepts");
+        sink.send(&batch(&[(1, "a"), (2, "b")])).await.expect("is written");
+        drop(stream);
+        assert_eq!(sink.settled().await, Ok(Settled::Rewind(Position(1))));
+    }
+
+    #[tokio::test]
+    async fn what_the_receiver_says_is_dropped_and_changes_nothing() {
+        let (listener, port) = listener().await;
+        let mut sink = sink(config(&format!("tcp://127.0.0.1:{port}")));
+        sink.open(Position(0)).await.expect("connects");
+        let (mut stream, _) = listener.accept().await.expect("accepts");
+        stream.write_all(&[b'?'; 2000]).await.expect("writes");
+        for at in 1..=2 {
+            assert_eq!(send(&mut sink, &[(at, "a")]).await, Ok(Settled::Through(Position(at))));
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_at_the_address_is_told_with_what_to_look_for() {
+        let (listener, port) = listener().await;
+        drop(listener);
+        let stop =
+            sink(config(&format!("tcp://127.0.0.1:{port}"))).open(Position(0)).await.expect_err("nobody listens");
+        assert!(
+            matches!(&stop, Stop::Unavailable { reason, .. } if reason.contains("is the receiver running")),
+            "{stop}"
+        );
+        let stop =
+            sink(config("tcp://does-not-exist.invalid:514")).open(Position(0)).await.expect_err("has no address");
+        assert!(matches!(&stop, Stop::Unavailable { reason, .. } if reason.contains("cannot resolve")), "{stop}");
+    }
+
+    #[tokio::test]
+    async fn a_datagram_is_a_message_and_one_that_is_too_long_is_refused() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+        let port = receiver.local_addr().expect("is bound").port();
+        let mut sink = sink(config(&format!("udp://127.0.0.1:{port}")));
+        sink.open(Position(0)).await.expect("opens");
+        assert_eq!(send(&mut sink, &[(1, "<1>a"), (2, "<1>b")]).await, Ok(Settled::Through(Position(2))));
+        let long = "x".repeat(70_000);
+        let settled = send(&mut sink, &[(3, "<1>c"), (4, &long)]).await.expect("is refused");
+        assert!(matches!(settled, Settled::Refused { suspect: Some(Position(4)), .. }), "{settled:?}");
+        let mut datagram = [0; 100];
+        for expected in [b"<1>a", b"<1>b"] {
+            let length = receiver.recv(&mut datagram).await.expect("arrives");
+            assert_eq!(&datagram[..length], expected);
+        }
+        drop(receiver);
+        let stop = send(&mut sink, &[(3, "<1>c")]).await.expect_err("nobody listens");
+        assert!(matches!(stop, Stop::Unavailable { .. }), "{stop}");
+    }
+
+    fn with_tls(port: u16, folder: &Path, tls: &[(&str, &str)]) -> SyslogConfig {
+        let file =
+            |name: &str| if name.contains('.') { folder.join(name).display().to_string() } else { name.to_owned() };
+        let tls = tls.iter().map(|(key, name)| ((*key).to_owned(), file(name).into()));
+        let tls = serde_json::Value::Object(tls.collect());
+        let config = serde_json::json!({"address": format!("tls://127.0.0.1:{port}"), "tls": tls});
+        serde_json::from_value(config).expect("is a config")
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_that_the_receiver_rejects_is_noticed_before_the_first_message() {
+        let certificates = certificates();
+        let folder = certificates.path();
+        let (listener, port) = listener().await;
+        let acceptor = acceptor(folder, true);
+        let server = tokio::spawn(async move {
+            let mut received = Vec::new();
+            for _ in 0..3 {
+                let (stream, _) = listener.accept().await.expect("accepts");
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    drop(stream.read_to_end(&mut received).await);
+                }
+            }
+            String::from_utf8(received).expect("is text")
+        });
+        let ca = ("ca", "ca.pem");
+        for (tls, words) in [
+            (vec![ca, ("certificate", "rogue.pem"), ("key", "rogue.key")], "refused our client certificate"),
+            (vec![ca], "wants a client certificate"),
+        ] {
+            let stop = sink(with_tls(port, folder, &tls)).open(Position(0)).await.expect_err("is rejected");
+            assert!(matches!(&stop, Stop::Tls { reason } if reason.contains(words)), "{stop}");
+        }
+        let tls = [ca, ("certificate", "client.pem"), ("key", "client.key")];
+        let mut sink = sink(with_tls(port, folder, &tls));
+        sink.open(Position(0)).await.expect("connects");
+        assert_eq!(send(&mut sink, &[(1, "<1>a")]).await, Ok(Settled::Through(Position(1))));
+        sink.close(Duration::from_secs(1)).await;
+        assert_eq!(server.await.expect("ends"), "4 <1>a");
+    }
+
+    #[tokio::test]
+    async fn certificates_are_read_again_at_each_connection() {
+        let certificates = certificates();
+        let folder = certificates.path();
+        let (listener, port) = listener().await;
+        let acceptor = acceptor(folder, true);
+        let server = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("accepts");
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    drop(stream.read(&mut [0; 1]).await);
+                }
+            }
+        });
+        for (from, to) in [("rogue.pem", "now.pem"), ("rogue.key", "now.key")] {
+            std::fs::copy(folder.join(from), folder.join(to)).expect("copies");
+        }
+        let mut sink =
+            sink(with_tls(port, folder, &[("ca", "ca.pem"), ("certificate", "now.pem"), ("key", "now.key")]));
+        assert_eq!(sink.open(Position(0)).await.expect_err("is rejected").state(), "tls_failed");
+        for (from, to) in [("client.pem", "now.pem"), ("client.key", "now.key")] {
+            std::fs::copy(folder.join(from), folder.join(to)).expect("copies");
+        }
+        assert_eq!(sink.open(Position(0)).await, Ok(Position(0)));
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_who_we_want_gets_nothing() {
+        let certificates = certificates();
+        let folder = certificates.path();
+        let (listener, port) = listener().await;
+        let acceptor = acceptor(folder, false);
+        let server = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("accepts");
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    drop(stream.read(&mut [0; 1]).await);
+                }
+            }
+        });
+        for (tls, words) in [
+            (vec![("ca", "other-ca.pem")], "set tls.ca"),
+            (vec![("ca", "ca.pem"), ("server_name", "qradar")], "for another name"),
+            (vec![("ca", "server.key")], "holds no certificate"),
+            (vec![("ca", "missing.pem")], "cannot read"),
+            (vec![("ca", "ca.pem"), ("certificate", "client.pem"), ("key", "rogue.key")], "cannot be used together"),
+        ] {
+            let stop = sink(with_tls(port, folder, &tls)).open(Position(0)).await.expect_err(words);
+            assert!(matches!(&stop, Stop::Tls { reason } if reason.contains(words)), "{stop}");
+        }
+        let mut config = with_tls(port, folder, &[("ca", "ca.pem"), ("server_name", "localhost")]);
+        assert_eq!(sink(config.clone()).open(Position(0)).await, Ok(Position(0)));
+        config.tls = ClientTlsConfig { dangerous_skip_verify: true, ..ClientTlsConfig::default() };
+        assert_eq!(sink(config).open(Position(0)).await, Ok(Position(0)));
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_port_that_speaks_no_tls_is_told_apart() {
+        let (listener, port) = listener().await;
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            stream.write_all(b"220 mail.example.com ESMTP\r\n").await.expect("writes");
+            drop(stream.read_to_end(&mut Vec::new()).await);
+        });
+        let stop = sink(with_tls(port, Path::new("/"), &[])).open(Position(0)).await.expect_err("is no TLS");
+        assert!(matches!(&stop, Stop::Tls { reason } if reason.contains("check the port")), "{stop}");
+        server.abort();
+    }
+
+    #[test]
+    fn an_address_has_a_scheme_a_host_and_perhaps_a_port() {
+        for (address, expected) in [
+            ("tls://qradar", (Transport::Tls, "qradar", 6514)),
+            ("tcp://qradar:601", (Transport::Tcp, "qradar", 601)),
+            ("udp://10.0.0.1", (Transport::Udp, "10.0.0.1", 514)),
+            ("tls://[::1]:6515", (Transport::Tls, "::1", 6515)),
+        ] {
+            let (transport, host, port) = parse_address(address).expect(address);
+            assert_eq!((transport, host.as_str(), port), expected);
+        }
+        for bad in [
+            "qradar:6514",
+            "http://qradar",
+            "tls://",
+            "tls://:6514",
+            "tcp://a:0",
+            "tcp://a:b",
+            "tcp://a/b",
+            "tcp://[::1",
+        ] {
+            assert!(parse_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_without_meaning_are_refused_by_name() {
+        let json =
+            serde_json::json!({"address": "udp://a", "framing": "lf", "size_max": "2KiB", "tls": {"key": "k.pem"}});
+        let config: SyslogConfig = serde_json::from_value(json).expect("is a config");
+        let problems = config.plan("sinks.q").expect_err("four mistakes");
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["sinks.q.tls", "sinks.q.framing", "sinks.q.size_max", "sinks.q.tls.certificate"]);
+    }
+}

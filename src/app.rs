@@ -22,6 +22,7 @@ use crate::api::{self, Api, ApiPlan};
 use crate::config::Plan;
 use crate::deliver::{Deliverer, Parts, State};
 use crate::event::{Name, SourceId};
+use crate::format::Style;
 use crate::normalize::Normalizer;
 use crate::ops::Ops;
 use crate::receive::{self, Receiver, ReceiverPlan, ServerTls, Source};
@@ -265,7 +266,7 @@ fn deliverer(
 ) -> anyhow::Result<Deliverer> {
     let from_now = sink.start == Start::Now;
     let parts = Parts {
-        render: sink.renderer(&hostname()),
+        render: sink.render(Style::new(&hostname())),
         route: sink.route.clone(),
         batch: sink.batch,
         sink: sink.build(&name, keys),

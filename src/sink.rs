@@ -423,8 +423,7 @@ mod tests {
         r#"type = "file"
            path = "verdicts.ndjson"
            format = "ocsf"
-           start = "earliest"
-           on_full = "dead_letter""#,
+           start = "earliest""#,
         r#"type = "console""#,
     ];
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::event::{Event, Name, Position};
 use crate::route::Route;
-use crate::sink::{Rendered, Settled, Sink, Stop};
+use crate::sink::{Batch, Rendered, Renderer, Settled, Sink, Stop};
 use crate::store::ledger::{Cursor, DeadLetter, Head, Ledger, LedgerError, Reader, Stage, Stored};
 
 /// What a deliverer is made of.
@@ -30,24 +30,13 @@ pub struct Parts {
     /// Which events it wants.
     pub route: Route,
     /// An event as the receiver gets it, appended to the buffer; whatever it needs beside the event it has with it.
-    pub render: Box<dyn Fn(&Event, &mut Vec<u8>) + Send>,
+    pub render: Renderer,
     /// Bounds of a batch.
     pub batch: Batch,
     /// Where the events come from.
     pub ledger: Arc<Ledger>,
     /// Where the state goes: shown by metrics and `sinks`.
     pub state: watch::Sender<State>,
-}
-
-/// Bounds of a batch.
-#[derive(Debug, Clone, Copy)]
-pub struct Batch {
-    /// Most events.
-    pub events_max: usize,
-    /// Most bytes of all bodies; one event alone may be larger.
-    pub bytes_max: usize,
-    /// How long a batch that is not full waits for more while another one is in flight.
-    pub wait_max: Duration,
 }
 
 /// How a sink is doing.
@@ -224,7 +213,8 @@ impl Deliverer {
     /// Reads, filters, renders and hands over the next batch; none if there is nothing to read.
     async fn send_batch(&mut self) -> Result<Option<Progress>, LedgerError> {
         let Batch { events_max, bytes_max, wait_max } = self.parts.batch;
-        let stored = block_in_place(|| self.reader.events_after(self.read_to, &self.parts.name, events_max, bytes_max))?;
+        let stored =
+            block_in_place(|| self.reader.events_after(self.read_to, &self.parts.name, events_max, bytes_max))?;
         self.held_back =
             self.in_flight > 0 && (1..events_max).contains(&stored.len()) && self.sent_at.elapsed() < wait_max;
         if stored.is_empty() || self.held_back {

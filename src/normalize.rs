@@ -124,22 +124,19 @@ impl Normalizer {
     fn read(&self, record: &Record) -> Read {
         let meaning = match record.kind {
             Kind::Operator => Meaning::Operator(serde_json::from_slice(&record.stored).ok()),
-            Kind::Delivery => {
-                let source = record.source.clone();
-                Meaning::Delivery(self.interpret(source, record.at, record.stored.clone()))
-            }
+            Kind::Delivery => Meaning::Delivery(self.interpret(&record.source, record.at, record.stored.clone())),
         };
         Read { sequence: record.sequence, at: record.at, meaning }
     }
 
     /// Runs the adapter of the source. A panic in it is a fault of ours, and costs this message only.
-    fn interpret(&self, source: SourceId, received_at: Timestamp, stored: Bytes) -> Message {
+    fn interpret(&self, source: &SourceId, received_at: Timestamp, stored: Bytes) -> Message {
         let mut message = Message { source: source.clone(), received_at, stored, read: Err(String::new()), raw: None };
         let delivery = match Delivery::from_stored(source.clone(), received_at, &message.stored) {
             Ok(delivery) => delivery,
             Err(error) => return Message { read: Err(error.to_string()), ..message },
         };
-        let Some(adapter) = self.adapters.get(&source) else {
+        let Some(adapter) = self.adapters.get(source) else {
             let reason = format!("source \"{source}\" is not in the config any more; add it again and redrive");
             return Message { read: Err(reason), ..message };
         };
@@ -165,14 +162,17 @@ impl Normalizer {
         match read.meaning {
             Meaning::Delivery(message) => apply_message(transaction, read.sequence, message, tally),
             Meaning::Operator(None) => {
-                tracing::error!(sequence = read.sequence, "an operator's request in the journal is not readable, passed over");
+                tracing::error!(
+                    sequence = read.sequence,
+                    "an operator's request in the journal is not readable, passed over"
+                );
                 Ok(())
             }
             Meaning::Operator(Some(Operation::Drop { id })) => transaction.remove_dead_letter(&id).map(|_| ()),
             Meaning::Operator(Some(Operation::Redrive { id })) => match transaction.dead_letter(&id)? {
                 None => Ok(()),
                 Some(letter) if letter.stage == Stage::Deliver => redrive_event(transaction, read.sequence, &letter),
-                Some(letter) => self.redrive_message(transaction, &read, letter, tally),
+                Some(letter) => self.redrive_message(transaction, read.sequence, read.at, letter, tally),
             },
         }
     }
@@ -181,11 +181,12 @@ impl Normalizer {
     fn redrive_message(
         &self,
         transaction: &mut Transaction<'_>,
-        read: &Read,
+        sequence: u64,
+        at: Timestamp,
         letter: DeadLetter,
         tally: &mut Tally,
     ) -> Result<(), LedgerError> {
-        let mut message = self.interpret(letter.source.clone(), letter.first_at, letter.raw.clone().into());
+        let mut message = self.interpret(&letter.source, letter.first_at, letter.raw.clone().into());
         let index = letter.position.0 & Position::INDEX_MAX;
         let item = match &mut message.read {
             Err(reason) => Err(std::mem::take(reason)),
@@ -193,13 +194,13 @@ impl Normalizer {
         };
         match item {
             Err(reason) => {
-                let again = DeadLetter { reason, attempts: 1, last_at: read.at, ..letter };
+                let again = DeadLetter { reason, attempts: 1, last_at: at, ..letter };
                 return transaction.put_dead_letter(&again);
             }
             // An item that is not there any more is one that today's adapter counts as nothing.
             Ok(None) => {}
             Ok(Some(outcome)) => {
-                let position = Position::new(read.sequence, index);
+                let position = Position::new(sequence, index);
                 apply_outcome(transaction, position, &message, outcome, true, tally)?;
             }
         }
@@ -362,7 +363,8 @@ fn bury(
 /// Sends a refused event again to the one sink that refused it.
 fn redrive_event(transaction: &mut Transaction<'_>, sequence: u64, letter: &DeadLetter) -> Result<(), LedgerError> {
     let Ok(event) = serde_json::from_slice::<Event>(&letter.raw) else {
-        let reason = "the event it keeps is not readable, so it cannot be sent again; its delivery is in the journal".to_owned();
+        let reason =
+            "the event it keeps is not readable, so it cannot be sent again; its delivery is in the journal".to_owned();
         return transaction.put_dead_letter(&DeadLetter { reason, ..letter.clone() });
     };
     let position = Position::new(sequence, 0);

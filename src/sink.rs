@@ -15,7 +15,8 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use crate::event::{Event, Name, Position, shorten};
-use crate::format::{Format, Style};
+use crate::format::{Format, Style, hec};
+use crate::route::{Route, RouteConfig};
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::{Problem, Size, Span};
 
@@ -39,12 +40,16 @@ macro_rules! sink_config {
             /// How many events travel together.
             #[serde(default)]
             pub batch: $crate::sink::BatchConfig,
+            /// Which events it gets; all by default.
+            #[serde(default, rename = "where")]
+            pub route: $crate::route::RouteConfig,
         }
 
         impl $name {
             /// The keys that every sink has.
             pub(in crate::sink) fn common(&self) -> $crate::sink::CommonConfig {
-                $crate::sink::CommonConfig { start: self.start, on_full: self.on_full, batch: self.batch }
+                let (start, on_full, batch) = (self.start, self.on_full, self.batch);
+                $crate::sink::CommonConfig { start, on_full, batch, route: self.route.clone() }
             }
         }
     };
@@ -72,8 +77,8 @@ pub enum SinkConfig {
 }
 
 impl SinkConfig {
-    /// Validates everything that can be validated without I/O; `key` is the path in the config (`sinks.lake`).
-    pub fn plan(self, key: &str) -> Result<SinkPlan, Vec<Problem>> {
+    /// Validates everything that can be validated without I/O; `key` is the path in the config (`sinks.lake`), `sources` are all that there are.
+    pub fn plan(self, key: &str, sources: &[Name]) -> Result<SinkPlan, Vec<Problem>> {
         let (common, defaults) = match &self {
             Self::Kafka(config) => (config.common(), kafka::BATCH),
             Self::SplunkHec(config) => (config.common(), splunk_hec::BATCH),
@@ -88,9 +93,20 @@ impl SinkConfig {
             Self::File(config) => config.plan(key).map(Kind::File),
             Self::Console(config) => Ok(Kind::Console(config.plan())),
         };
-        match (kind, common.batch.plan(defaults, key)) {
-            (Ok(kind), Ok(batch)) => Ok(SinkPlan { start: common.start, on_full: common.on_full, batch, kind }),
-            (kind, batch) => Err(kind.err().into_iter().chain(batch.err()).flatten().collect()),
+        let route = common.route.plan(&format!("{key}.where"), sources);
+        let kind = match common.on_full {
+            OnFull::Block => kind,
+            OnFull::DeadLetter => {
+                let words =
+                    "setting a sink's events aside when the store is full is planned and not built yet: use \"block\"";
+                Err(kind.err().into_iter().flatten().chain([Problem::new(format!("{key}.on_full"), words)]).collect())
+            }
+        };
+        match (kind, common.batch.plan(defaults, key), route) {
+            (Ok(kind), Ok(batch), Ok(route)) => Ok(SinkPlan { start: common.start, batch, route, kind }),
+            (kind, batch, route) => {
+                Err(kind.err().into_iter().chain(batch.err()).chain(route.err()).flatten().collect())
+            }
         }
     }
 }
@@ -100,12 +116,20 @@ impl SinkConfig {
 pub struct SinkPlan {
     /// Where it begins when it has no cursor yet.
     pub start: Start,
-    /// What happens to its events when the store is full.
-    pub on_full: OnFull,
     /// How many events travel together.
     pub batch: Batch,
+    /// Which events it gets.
+    pub route: Route,
     /// What it is.
     pub kind: Kind,
+}
+
+/// Appends an event as a sink's receiver gets it.
+pub type Renderer = Box<dyn Fn(&Event, &mut Vec<u8>) + Send>;
+
+fn plain(format: Format, hostname: &str) -> Renderer {
+    let style = Style::new(hostname);
+    Box::new(move |event, out| format.render(event, &style, out))
 }
 
 /// What a planned sink is: the list of all sinks.
@@ -133,14 +157,22 @@ impl SinkPlan {
         }
     }
 
-    /// How an event is written for this sink. `style` is ours, unless the sink has a host name of its own.
-    pub fn render(&self, style: Style) -> Render {
+    /// How an event looks to this sink. `hostname` is ours, unless the config names another.
+    pub fn renderer(&self, hostname: &str) -> Renderer {
         match &self.kind {
-            Kind::Kafka(plan) => plan.render(style),
-            Kind::SplunkHec(plan) => plan.render(style),
-            Kind::Syslog(plan) => plan.render(style),
-            Kind::File(plan) => plan.render(style),
-            Kind::Console(plan) => plan.render(style),
+            Kind::Kafka(plan) => plain(plan.format, hostname),
+            Kind::File(plan) => plain(plan.format, hostname),
+            Kind::Console(plan) => plain(plan.format, hostname),
+            Kind::SplunkHec(plan) => {
+                let style = Style::new(plan.host.as_deref().unwrap_or(hostname));
+                let index = plan.index.clone();
+                Box::new(move |event, out| hec::render(event, &style, index.as_deref(), out))
+            }
+            Kind::Syslog(plan) => {
+                let style = Style::new(plan.hostname.as_deref().unwrap_or(hostname));
+                let profile = plan.profile.clone();
+                Box::new(move |event, out| profile.render(event, &style, out))
+            }
         }
     }
 
@@ -156,20 +188,13 @@ impl SinkPlan {
     }
 }
 
-/// Appends an event as its receiver gets it, complete and within the receiver's budget.
-pub type Render = Box<dyn Fn(&Event, &mut Vec<u8>) + Send>;
-
-/// The format of a sink whose config names none.
-const fn default_format() -> Format {
-    Format::Ocsf
-}
-
 /// The keys that every sink has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct CommonConfig {
     start: Start,
     on_full: OnFull,
     batch: BatchConfig,
+    route: RouteConfig,
 }
 
 /// Where a sink begins when it has no cursor yet.
@@ -402,23 +427,23 @@ mod tests {
         r#"type = "syslog"
            profile = "qradar"
            address = "tls://qradar:6514"
-           hostname = "verdict-relay""#,
+           hostname = "verdict-relay"
+           where = { name = "soc", verdicts = ["malicious", "suspicious"] }"#,
         r#"type = "file"
            path = "verdicts.ndjson"
            format = "ocsf"
            start = "earliest"
-           on_full = "dead_letter""#,
+           on_full = "block""#,
         r#"type = "console""#,
     ];
 
     #[test]
     fn the_sinks_of_the_handbook_are_valid() {
-        let plans = ONE_OF_EACH.map(|toml| parse(toml).expect("is a config").plan("sinks.x").expect("is valid"));
+        let plans = ONE_OF_EACH.map(|toml| parse(toml).expect("is a config").plan("sinks.x", &[]).expect("is valid"));
         assert_eq!(plans[0].secrets(), [SecretRef("env:KAFKA_PASSWORD".to_owned())]);
         assert_eq!(plans[1].secrets().len(), 2);
         assert_eq!(plans[1].batch, splunk_hec::BATCH);
-        assert_eq!((plans[3].start, plans[3].on_full), (Start::Earliest, OnFull::DeadLetter));
-        assert_eq!((plans[4].start, plans[4].on_full), (Start::Now, OnFull::Block));
+        assert_eq!((plans[3].start, plans[4].start), (Start::Earliest, Start::Now));
     }
 
     #[test]
@@ -452,7 +477,7 @@ mod tests {
         let toml = r#"type = "file"
             path = "/"
             batch = { events_max = 0, bytes_max = "1GiB", wait_max = "2m" }"#;
-        let problems = parse(toml).expect("is a config").plan("sinks.x").expect_err("four mistakes");
+        let problems = parse(toml).expect("is a config").plan("sinks.x", &[]).expect_err("four mistakes");
         let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
         let batch = ["sinks.x.batch.events_max", "sinks.x.batch.bytes_max", "sinks.x.batch.wait_max"];
         assert_eq!(keys, [&["sinks.x.path"][..], &batch].concat());
@@ -473,7 +498,7 @@ mod tests {
             .source(Some(variables.into_iter().collect()));
         let layered = config::Config::builder().add_source(environment).build().expect("builds");
         let sink: SinkConfig = layered.get("sinks.x").expect("is a sink");
-        assert_eq!(sink.plan("sinks.x").expect("is valid").batch.events_max, 7);
+        assert_eq!(sink.plan("sinks.x", &[]).expect("is valid").batch.events_max, 7);
     }
 }
 

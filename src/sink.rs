@@ -294,6 +294,11 @@ pub trait Sink: Send {
     /// Cancel safe: dropping the future loses no answer. Waits for ever when nothing is in flight.
     async fn settled(&mut self) -> Result<Settled, Stop>;
 
+    /// Whether the receiver can be reached and would take our events, without sending one: for `check --online`.
+    async fn probe(&mut self) -> Result<(), Stop> {
+        self.open(Position::default()).await.map(drop)
+    }
+
     /// Takes leave: flushes what the protocol lets it flush, within `grace`. In-flight batches that are not settled by then are sent again after the restart.
     async fn close(&mut self, grace: Duration);
 

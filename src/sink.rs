@@ -286,6 +286,11 @@ pub trait Sink: Send {
     /// Cancel safe: dropping the future loses no answer. Waits for ever when nothing is in flight.
     async fn settled(&mut self) -> Result<Settled, Stop>;
 
+    /// Whether the receiver can be reached and would take our events, without sending one: for `check --online`.
+    async fn probe(&mut self) -> Result<(), Stop> {
+        self.open(Position::default()).await.map(drop)
+    }
+
     /// Takes leave: flushes what the protocol lets it flush, within `grace`. In-flight batches that are not settled by then are sent again after the restart.
     async fn close(&mut self, grace: Duration);
 
@@ -419,11 +424,13 @@ mod tests {
         r#"type = "syslog"
            profile = "qradar"
            address = "tls://qradar:6514"
-           hostname = "verdict-relay""#,
+           hostname = "verdict-relay"
+           where = { name = "soc", verdicts = ["malicious", "suspicious"] }"#,
         r#"type = "file"
            path = "verdicts.ndjson"
            format = "ocsf"
-           start = "earliest""#,
+           start = "earliest"
+           on_full = "block""#,
         r#"type = "console""#,
     ];
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::event::{Event, Name, Position};
 use crate::route::Route;
-use crate::sink::{Batch, Rendered, Renderer, Settled, Sink, Stop};
+use crate::sink::{Batch, Render, Rendered, Settled, Sink, Stop};
 use crate::store::ledger::{Cursor, DeadLetter, Head, Ledger, LedgerError, Reader, Stage, Stored};
 
 /// What a deliverer is made of.
@@ -30,7 +30,7 @@ pub struct Parts {
     /// Which events it wants.
     pub route: Route,
     /// An event as the receiver gets it, appended to the buffer; whatever it needs beside the event it has with it.
-    pub render: Renderer,
+    pub render: Render,
     /// Bounds of a batch.
     pub batch: Batch,
     /// Where the events come from.

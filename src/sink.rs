@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use crate::event::{Event, Name, Position, shorten};
-use crate::format::{Format, Style, hec};
+use crate::format::{Format, Style};
 use crate::route::{Route, RouteConfig};
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::{Problem, Size, Span};
@@ -124,14 +124,6 @@ pub struct SinkPlan {
     pub kind: Kind,
 }
 
-/// Appends an event as a sink's receiver gets it.
-pub type Renderer = Box<dyn Fn(&Event, &mut Vec<u8>) + Send>;
-
-fn plain(format: Format, hostname: &str) -> Renderer {
-    let style = Style::new(hostname);
-    Box::new(move |event, out| format.render(event, &style, out))
-}
-
 /// What a planned sink is: the list of all sinks.
 #[derive(Debug, Clone)]
 pub enum Kind {
@@ -157,22 +149,14 @@ impl SinkPlan {
         }
     }
 
-    /// How an event looks to this sink. `hostname` is ours, unless the config names another.
-    pub fn renderer(&self, hostname: &str) -> Renderer {
+    /// How an event is written for this sink. `style` is ours, unless the sink has a host name of its own.
+    pub fn render(&self, style: Style) -> Render {
         match &self.kind {
-            Kind::Kafka(plan) => plain(plan.format, hostname),
-            Kind::File(plan) => plain(plan.format, hostname),
-            Kind::Console(plan) => plain(plan.format, hostname),
-            Kind::SplunkHec(plan) => {
-                let style = Style::new(plan.host.as_deref().unwrap_or(hostname));
-                let index = plan.index.clone();
-                Box::new(move |event, out| hec::render(event, &style, index.as_deref(), out))
-            }
-            Kind::Syslog(plan) => {
-                let style = Style::new(plan.hostname.as_deref().unwrap_or(hostname));
-                let profile = plan.profile.clone();
-                Box::new(move |event, out| profile.render(event, &style, out))
-            }
+            Kind::Kafka(plan) => plan.render(style),
+            Kind::SplunkHec(plan) => plan.render(style),
+            Kind::Syslog(plan) => plan.render(style),
+            Kind::File(plan) => plan.render(style),
+            Kind::Console(plan) => plan.render(style),
         }
     }
 
@@ -186,6 +170,14 @@ impl SinkPlan {
             Kind::Console(plan) => Box::new(plan.build()),
         }
     }
+}
+
+/// Appends an event as its receiver gets it, complete and within the receiver's budget.
+pub type Render = Box<dyn Fn(&Event, &mut Vec<u8>) + Send>;
+
+/// The format of a sink whose config names none.
+const fn default_format() -> Format {
+    Format::Ocsf
 }
 
 /// The keys that every sink has.
@@ -448,7 +440,8 @@ mod tests {
         assert_eq!(plans[0].secrets(), [SecretRef("env:KAFKA_PASSWORD".to_owned())]);
         assert_eq!(plans[1].secrets().len(), 2);
         assert_eq!(plans[1].batch, splunk_hec::BATCH);
-        assert_eq!((plans[3].start, plans[4].start), (Start::Earliest, Start::Now));
+        assert_eq!(plans[3].start, Start::Earliest);
+        assert_eq!(plans[4].start, Start::Now);
     }
 
     #[test]

@@ -121,8 +121,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// From the connection to the end of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections at once, over all workers: some 20 KiB each, so 80 MiB at most.
-const CONNECTIONS_MAX: usize = 4096;
+/// Connections at once, over all workers. An honest one takes some 20 KiB; one that sends an endless head takes 128 KiB for the
+/// 5 s that it has, so all of them together stay within the memory of the process. More wait in the socket's queue.
+const CONNECTIONS_MAX: usize = 1024;
 
 /// Half-sent bodies end at once; what waits for the disk has 3 s, and a moment to be answered.
 const SHUTDOWN_TIMEOUT_S: u64 = 5;

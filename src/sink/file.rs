@@ -14,9 +14,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Batch, Rendered, Settled, Sink, Stop, refused_for_line_end};
+use super::{Batch, Render, Rendered, Settled, Sink, Stop, refused_for_line_end};
 use crate::event::Position;
-use crate::format::Format;
+use crate::format::{Format, Style};
 use crate::setting::Problem;
 
 sink_config! {
@@ -24,16 +24,18 @@ sink_config! {
     pub struct FileConfig {
         /// File to append to; made with mode 0600 if there is none. Its folder has to exist.
         pub path: PathBuf,
-        /// How an event is written: `ocsf` (default), `ecs`, `cef` or `leef`.
-        pub format: Option<Format>,
+        /// How an event is written.
+        #[serde(default = "crate::sink::default_format")]
+        pub format: Format,
     }
 }
 
 sink_config! {
     /// One event a line, on standard output.
     pub struct ConsoleConfig {
-        /// How an event is written: `ocsf` (default), `ecs`, `cef` or `leef`.
-        pub format: Option<Format>,
+        /// How an event is written.
+        #[serde(default = "crate::sink::default_format")]
+        pub format: Format,
     }
 }
 
@@ -47,13 +49,13 @@ impl FileConfig {
         if self.path.file_name().is_none() {
             return Err(vec![Problem::new(format!("{key}.path"), "name a file, like \"verdicts.ndjson\"")]);
         }
-        Ok(FilePlan { path: self.path, format: self.format.unwrap_or(Format::Ocsf) })
+        Ok(FilePlan { path: self.path, format: self.format })
     }
 }
 
 impl ConsoleConfig {
     pub(super) fn plan(self) -> ConsolePlan {
-        ConsolePlan { format: self.format.unwrap_or(Format::Ocsf) }
+        ConsolePlan { format: self.format }
     }
 }
 
@@ -61,24 +63,32 @@ impl ConsoleConfig {
 #[derive(Debug, Clone)]
 pub struct FilePlan {
     path: PathBuf,
-    /// How an event is written.
-    pub format: Format,
+    format: Format,
 }
 
 /// Standard output.
 #[derive(Debug, Clone)]
 pub struct ConsolePlan {
-    /// How an event is written.
-    pub format: Format,
+    format: Format,
 }
 
 impl FilePlan {
+    pub(super) fn render(&self, style: Style) -> Render {
+        let format = self.format;
+        Box::new(move |event, out| format.render(event, &style, out))
+    }
+
     pub(super) fn build(self) -> FileSink {
         FileSink { path: self.path, file: None, writing: None, refused: None }
     }
 }
 
 impl ConsolePlan {
+    pub(super) fn render(&self, style: Style) -> Render {
+        let format = self.format;
+        Box::new(move |event, out| format.render(event, &style, out))
+    }
+
     #[expect(clippy::unused_self, reason = "every plan is built the same way")]
     pub(super) fn build(self) -> ConsoleSink {
         ConsoleSink { written: None }

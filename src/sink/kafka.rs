@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -29,9 +28,9 @@ use self::errors::{Class, class, stop};
 pub use self::options::OptionValue;
 use self::options::Options;
 use self::reports::{Context, Next, Reports};
-use super::{Batch, Rendered, Settled, Sink, Stop, words_of_receiver};
+use super::{Batch, Render, Rendered, Settled, Sink, Stop, words_of_receiver};
 use crate::event::{Event, Name, Position};
-use crate::format::Format;
+use crate::format::{Format, Style};
 use crate::secret::{KeyRing, Secret, SecretRef};
 use crate::setting::Problem;
 use crate::tls::ClientTlsConfig;
@@ -43,8 +42,9 @@ sink_config! {
         pub brokers: Vec<String>,
         /// Topic for all events. It has to exist.
         pub topic: String,
-        /// How an event is written: `ocsf` (default), `ecs`, `cef` or `leef`.
-        pub format: Option<Format>,
+        /// How an event is written.
+        #[serde(default = "crate::sink::default_format")]
+        pub format: Format,
         /// Options of librdkafka by name. A secret is written as a reference (`env:NAME`, `file:PATH`). What could lose events or switch verification off is refused.
         #[serde(default)]
         pub options: BTreeMap<String, OptionValue>,
@@ -62,8 +62,7 @@ pub struct KafkaPlan {
     brokers: String,
     topic: String,
     options: Options,
-    /// How an event is written.
-    pub format: Format,
+    format: Format,
 }
 
 impl KafkaConfig {
@@ -92,12 +91,8 @@ impl KafkaConfig {
         if let Some(tls) = self.tls {
             problems.extend(add_tls(&mut sorted.plain, tls, key));
         }
-        let plan = KafkaPlan {
-            brokers: self.brokers.join(","),
-            topic: self.topic,
-            options: sorted,
-            format: self.format.unwrap_or(Format::Ocsf),
-        };
+        let plan =
+            KafkaPlan { brokers: self.brokers.join(","), topic: self.topic, options: sorted, format: self.format };
         // The library knows its options best. Secrets are only known later; a stand-in shows that the option exists.
         if problems.is_empty()
             && let Err(error) = plan
@@ -154,6 +149,11 @@ fn add_tls(plain: &mut BTreeMap<String, String>, tls: ClientTlsConfig, key: &str
 impl KafkaPlan {
     pub(super) fn secrets(&self) -> Vec<SecretRef> {
         self.options.secret.values().cloned().collect()
+    }
+
+    pub(super) fn render(&self, style: Style) -> Render {
+        let format = self.format;
+        Box::new(move |event, out| format.render(event, &style, out))
     }
 
     pub(super) fn build(self, name: &Name, secrets: KeyRing) -> KafkaSink {

@@ -22,8 +22,9 @@ use serde::Deserialize;
 use tokio::task::JoinHandle;
 
 use self::session::{Outcome, Session};
-use super::{Batch, Rendered, Settled, Sink, Stop};
+use super::{Batch, Render, Rendered, Settled, Sink, Stop};
 use crate::event::{Name, Position};
+use crate::format::{Style, hec};
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::{Problem, Span};
 use crate::tls::{ClientTls, ClientTlsConfig};
@@ -78,10 +79,8 @@ pub struct HecPlan {
     endpoints: Vec<String>,
     tokens: Vec<SecretRef>,
     acks: Acks,
-    /// Index for the envelope.
-    pub index: Option<String>,
-    /// Host for the envelope.
-    pub host: Option<String>,
+    index: Option<String>,
+    host: Option<String>,
     compression: bool,
     timeout: Duration,
     in_flight_max: usize,
@@ -176,6 +175,12 @@ fn is_index_name(index: &str) -> bool {
 impl HecPlan {
     pub(super) fn secrets(&self) -> Vec<SecretRef> {
         self.tokens.clone()
+    }
+
+    pub(super) fn render(&self, style: Style) -> Render {
+        let style = self.host.as_deref().map_or(style, Style::new);
+        let index = self.index.clone();
+        Box::new(move |event, out| hec::render(event, &style, index.as_deref(), out))
     }
 
     pub(super) fn build(self, name: &Name, tokens: KeyRing) -> HecSink {

@@ -23,10 +23,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Batch, Rendered, Settled, Sink, Stop, refused_for_line_end};
+use super::{Batch, Render, Rendered, Settled, Sink, Stop, refused_for_line_end};
 use crate::event::Position;
-use crate::format::Format;
-use crate::format::rfc5424::{Framing, Profile, Receiver, SIZE_MIN};
+use crate::format::rfc5424::{Framing, Header, Profile, Receiver, SIZE_MIN, UDP_SIZE_MAX};
+use crate::format::{Format, Style};
 use crate::setting::{Problem, Size};
 use crate::tls::{self, ClientTls, ClientTlsConfig};
 
@@ -35,27 +35,31 @@ sink_config! {
     pub struct SyslogConfig {
         /// Where to: `udp://host:port`, `tcp://host:port` or `tls://host:port`; without a port 514, with TLS 6514.
         pub address: String,
-        /// What receives: `qradar`, `arcsight`, `sentinel`, `sc4s`, `rsyslog` or `plain`. Sets format, header, framing, size budget and time.
-        pub profile: Option<Receiver>,
+        /// What receives. Sets format, header, framing, size budget and time.
+        #[serde(default = "plain")]
+        pub profile: Receiver,
         /// Our host name in the header. Receivers tell log sources apart by it, so it has to be the same on every replica.
         pub hostname: Option<String>,
-        /// How an event is written, instead of the profile's: `ocsf`, `ecs`, `cef` or `leef`.
+        /// How an event is written, instead of the profile's way.
         pub format: Option<Format>,
-        /// Most bytes of a message, instead of the profile's: 1KiB to 64KiB; a datagram never has more than 1KiB.
-        pub size_max: Option<Size>,
-        /// How messages are told apart on TCP and TLS: `octet_counting` (default) or `lf`, for receivers that know no other.
+        /// Header before the event, instead of the profile's.
+        pub header: Option<Header>,
+        /// How messages are told apart on TCP and TLS, instead of the profile's way.
         pub framing: Option<Framing>,
+        /// Most bytes of a message, instead of the profile's: 1KiB to 64KiB, over UDP at most 1KiB.
+        pub size_max: Option<Size>,
         /// TLS, for `tls://`.
         #[serde(default)]
         pub tls: ClientTlsConfig,
     }
 }
 
+const fn plain() -> Receiver {
+    Receiver::Plain
+}
+
 /// Small enough that little has to be sent again after a lost connection.
 pub(super) const BATCH: Batch = Batch { events_max: 500, bytes_max: 256 << 10, wait_max: Duration::from_millis(100) };
-
-/// Larger messages are split or refused by every receiver we know.
-const SIZE_MAX: usize = 64 << 10;
 
 /// What carries the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,10 +78,8 @@ pub struct SyslogPlan {
     host: String,
     port: u16,
     tls: ClientTls,
-    /// Header, format, framing and size of a message.
-    pub profile: Profile,
-    /// Our host name in the header, if one is set.
-    pub hostname: Option<String>,
+    profile: Profile,
+    hostname: Option<String>,
 }
 
 impl SyslogConfig {
@@ -97,23 +99,30 @@ impl SyslogConfig {
         if self.framing.is_some() && transport == Some(Transport::Udp) {
             problems.push(Problem::new(format!("{key}.framing"), "a datagram is a message by itself: remove this"));
         }
-        let mut profile = self.profile.unwrap_or(Receiver::Plain).profile();
-        profile.format = self.format.unwrap_or(profile.format);
-        profile.framing = self.framing.unwrap_or(profile.framing);
-        if let Some(size) = self.size_max {
-            profile.size_max = usize::try_from(size.0).unwrap_or(usize::MAX);
-            if !(SIZE_MIN..=SIZE_MAX).contains(&profile.size_max) {
-                problems.push(Problem::new(format!("{key}.size_max"), "use \"1KiB\" to \"64KiB\""));
-            }
+        let size_max = self.size_max.map(|size| usize::try_from(size.0).unwrap_or(usize::MAX));
+        let size_most = if transport == Some(Transport::Udp) { UDP_SIZE_MAX } else { SIZE_MOST };
+        if size_max.is_some_and(|size| !(SIZE_MIN..=size_most).contains(&size)) {
+            let most = Size(size_most as u64);
+            problems.push(Problem::new(format!("{key}.size_max"), format!("use \"1KiB\" to \"{most}\"")));
         }
-        if transport == Some(Transport::Udp) {
-            profile = profile.for_udp();
-        }
-        let tls = self.tls.plan(&format!("{key}.tls"));
-        match (target, tls) {
-            (Ok((transport, host, port)), Ok(tls)) if problems.is_empty() => {
-                Ok(SyslogPlan { address: self.address, transport, host, port, tls, profile, hostname: self.hostname })
-            }
+        let Profile { format, header, framing, size_max: budget, cee } = self.profile.profile();
+        let profile = Profile {
+            format: self.format.unwrap_or(format),
+            header: self.header.unwrap_or(header),
+            framing: self.framing.unwrap_or(framing),
+            size_max: size_max.unwrap_or(budget),
+            cee,
+        };
+        match (target, self.tls.plan(&format!("{key}.tls"))) {
+            (Ok((transport, host, port)), Ok(tls)) if problems.is_empty() => Ok(SyslogPlan {
+                address: self.address,
+                profile: if transport == Transport::Udp { profile.for_udp() } else { profile },
+                transport,
+                host,
+                port,
+                tls,
+                hostname: self.hostname,
+            }),
             (_, tls) => {
                 problems.extend(tls.err().into_iter().flatten());
                 Err(problems)
@@ -147,6 +156,12 @@ fn parse_address(address: &str) -> Result<(Transport, String, u16), String> {
 }
 
 impl SyslogPlan {
+    pub(super) fn render(&self, style: Style) -> Render {
+        let style = self.hostname.as_deref().map_or(style, Style::new);
+        let profile = self.profile.clone();
+        Box::new(move |event, out| profile.render(event, &style, out))
+    }
+
     pub(super) fn build(self) -> SyslogSink {
         SyslogSink { plan: self, wire: None, written: None, answer: None }
     }
@@ -452,6 +467,8 @@ const USER_TIMEOUT_MS: u32 = 15_000;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
+/// What receivers take at most (SC4S); OCSF has at most 9 KiB.
+const SIZE_MOST: usize = 64 << 10;
 /// Most bytes of a UDP datagram over IPv4.
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// Digits of a length below 10 MB and a space.
@@ -744,7 +761,7 @@ mod tests {
     #[test]
     fn settings_without_meaning_are_refused_by_name() {
         let json =
-            serde_json::json!({"address": "udp://a", "framing": "lf", "size_max": "2B", "tls": {"key": "k.pem"}});
+            serde_json::json!({"address": "udp://a", "framing": "lf", "size_max": "2KiB", "tls": {"key": "k.pem"}});
         let config: SyslogConfig = serde_json::from_value(json).expect("is a config");
         let problems = config.plan("sinks.q").expect_err("four mistakes");
         let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();

@@ -161,7 +161,7 @@ proptest! {
             assert_eq!(cursor.ordinal, u64::from(count), "everything is settled");
             assert_eq!(cursor.delivered + cursor.dead + cursor.filtered, u64::from(count));
             assert_eq!(cursor.dead, bad.len() as u64);
-        }).await.expect("no assertion failed") });
+        }).await.expect("no assertion failed"); });
     }
 }
 

@@ -5,8 +5,23 @@
 //!
 //! Not here: identity, duplicates and history (`normalize`), proof (`verify`).
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::delivery::Delivery;
-use crate::event::Finding;
+use crate::event::{Detection, Finding, Verdict};
+use crate::setting::Problem;
+
+mod json;
+mod native;
+mod vileanalyziz;
+mod virustotal;
+
+#[cfg(test)]
+mod tests;
 
 /// One platform's payloads.
 pub trait Adapter: Send + Sync {
@@ -76,4 +91,153 @@ pub enum NormalizeError {
     /// A message that this adapter knows, with a field that is missing or odd.
     #[error("{0}")]
     Field(String),
+}
+
+/// `adapter = "..."` of a source, as written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct AdapterName(pub String);
+
+/// `options = { ... }` of a source, as written. Which ones an adapter takes is checked by [`plan`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// `virustotal`: malicious from this many malicious engines; 3 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub malicious_min: Option<u32>,
+    /// `virustotal`: clean needs this many engines that answered; 10 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub clean_min: Option<u32>,
+}
+
+/// The adapter of the source whose settings stand at `key` (`sources.portal`). This match lists all there are.
+pub fn plan(key: &str, name: &AdapterName, options: &Options) -> Result<Arc<dyn Adapter>, Problem> {
+    let name = name.0.as_str();
+    let adapter: Arc<dyn Adapter> = match name {
+        "virustotal" => return virustotal::VirusTotal::plan(key, options).map(|adapter| Arc::new(adapter) as _),
+        "vileanalyziz" => Arc::new(vileanalyziz::VileAnalyziz),
+        "native" => Arc::new(native::Native),
+        _ => return Err(Problem::new(format!("{key}.adapter"), refusal(name))),
+    };
+    if *options != Options::default() {
+        return Err(Problem::new(
+            format!("{key}.options"),
+            format!("adapter \"{name}\" takes no options: remove them"),
+        ));
+    }
+    Ok(adapter)
+}
+
+/// Why there is no adapter of this name, and which one may have been meant.
+fn refusal(name: &str) -> String {
+    let built = BUILT.map(|name| format!("\"{name}\"")).join(", ");
+    if PLANNED.contains(&name) {
+        return format!("adapter \"{name}\" is planned but not built yet; this version has {built}");
+    }
+    let known = BUILT.iter().chain(&PLANNED);
+    let nearest = known.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+    match nearest {
+        Some((edits, known)) if edits <= known.len() / 3 => {
+            format!("there is no adapter of this name; did you mean \"{known}\"? This version has {built}")
+        }
+        _ => format!("there is no adapter of this name; this version has {built}"),
+    }
+}
+
+const BUILT: [&str; 3] = ["native", "vileanalyziz", "virustotal"];
+
+/// Names that the config reference already lists: natively built ones, then packs, then `jq`.
+const PLANNED: [&str; 25] = [
+    "metadefender",
+    "event_grid",
+    "aws",
+    "assemblyline",
+    "cape",
+    "scanii",
+    "attachmentav",
+    "bucketav",
+    "trend",
+    "filesafety",
+    "perception-point",
+    "intezer",
+    "sublime",
+    "polyswarm",
+    "triage",
+    "cuckoo3",
+    "hybrid-analysis",
+    "joe",
+    "vmray",
+    "vxcube",
+    "reversinglabs",
+    "wildfire",
+    "anyrun",
+    "strelka",
+    "jq",
+];
+
+impl JsonSchema for AdapterName {
+    fn schema_name() -> Cow<'static, str> {
+        "AdapterName".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "enum": BUILT})
+    }
+}
+
+/// Collects hits within bounds: the worst are kept, all are counted.
+#[derive(Default)]
+struct Hits {
+    kept: Vec<Detection>,
+    /// Malicious, suspicious, potentially unwanted.
+    counts: [u32; 3],
+}
+
+impl Hits {
+    /// Counts a hit; `verdict` is a detection. `named` gives engine and name if there is still room for one as bad as this.
+    fn add<E>(
+        &mut self,
+        verdict: Verdict,
+        named: impl FnOnce() -> Result<(String, Option<String>), E>,
+    ) -> Result<(), E> {
+        let count = match verdict {
+            Verdict::Malicious => &mut self.counts[0],
+            Verdict::Suspicious => &mut self.counts[1],
+            _ => &mut self.counts[2],
+        };
+        *count = count.saturating_add(1);
+        if *count as usize <= crate::event::DETECTIONS_MAX {
+            let (engine, name) = named()?;
+            self.kept.push(Detection { engine, name, verdict });
+        }
+        Ok(())
+    }
+
+    const fn malicious(&self) -> u32 {
+        self.counts[0]
+    }
+
+    const fn suspicious(&self) -> u32 {
+        self.counts[1]
+    }
+
+    fn total(&self) -> u32 {
+        self.counts.iter().fold(0, |total, count| total.saturating_add(*count))
+    }
+
+    /// Gives the hits to a finding.
+    fn put_into(self, finding: &mut Finding) {
+        finding.hits = finding.hits.max(self.total());
+        finding.truncated |= self.total() as usize > self.kept.len();
+        finding.detections = self.kept;
+    }
+}
+
+/// A score as events have it: whole, half up. The argument is from 0 to 100.
+fn score_of(risk: f64) -> u8 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0 to 100")]
+    let score = risk.clamp(0.0, 100.0).round() as u8;
+    score
 }

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::event::{Event, Name, Position};
 use crate::route::Route;
-use crate::sink::{Rendered, Settled, Sink, Stop};
+use crate::sink::{Batch, Rendered, Settled, Sink, Stop};
 use crate::store::ledger::{Cursor, DeadLetter, Head, Ledger, LedgerError, Reader, Stage, Stored};
 
 /// What a deliverer is made of.
@@ -37,17 +37,6 @@ pub struct Parts {
     pub ledger: Arc<Ledger>,
     /// Where the state goes: shown by metrics and `sinks`.
     pub state: watch::Sender<State>,
-}
-
-/// Bounds of a batch.
-#[derive(Debug, Clone, Copy)]
-pub struct Batch {
-    /// Most events.
-    pub events_max: usize,
-    /// Most bytes of all bodies; one event alone may be larger.
-    pub bytes_max: usize,
-    /// How long a batch that is not full waits for more while another one is in flight.
-    pub wait_max: Duration,
 }
 
 /// How a sink is doing.

@@ -16,6 +16,7 @@ mod leef;
 mod ocsf;
 
 use std::fmt;
+use std::io::Write;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -132,7 +133,7 @@ const PRODUCT: &str = "verdict-relay";
 /// RFC 5424: HOSTNAME.
 const HOSTNAME_CHARS_MAX: usize = 255;
 /// What an event takes at most, in any format, when everything optional is gone and every text is short.
-pub const CORE_BYTES_MAX: usize = 690;
+pub const CORE_BYTES_MAX: usize = 694;
 
 /// How much of an event is written: one of [`STEPS`].
 struct Keep {
@@ -364,6 +365,28 @@ const fn is_hazard(c: char) -> bool {
             | '\u{2066}'..='\u{2069}'
             | '\u{feff}'
     )
+}
+
+/// Appends `text`, with what `escape` makes of every hazard and of what is special to the format; the runs between are copied.
+fn escape_into(
+    out: &mut Vec<u8>,
+    text: &str,
+    is_special: impl Fn(char) -> bool,
+    escape: impl Fn(&mut Vec<u8>, char) -> fmt::Result,
+) -> fmt::Result {
+    let mut written = 0;
+    for (at, c) in text.char_indices().filter(|(_, c)| is_special(*c) || is_hazard(*c)) {
+        out.extend_from_slice(&text.as_bytes()[written..at]);
+        escape(out, c)?;
+        written = at + c.len_utf8();
+    }
+    out.extend_from_slice(&text.as_bytes()[written..]);
+    Ok(())
+}
+
+/// The code of a character, as the text that stands for it.
+fn push_code(out: &mut Vec<u8>, c: char) -> fmt::Result {
+    write!(out, "u{:04x}", u32::from(c)).map_err(|_| fmt::Error)
 }
 
 #[cfg(test)]

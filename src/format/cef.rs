@@ -8,7 +8,9 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::{Keep, PRODUCT, Severity, Style, Summary, VENDOR, disposition, hashes, is_hazard, threat_name, time_of};
+use super::{
+    Keep, PRODUCT, Severity, Style, Summary, VENDOR, disposition, escape_into, hashes, push_code, threat_name, time_of,
+};
 use crate::event::{Approval, Event, Standing, SubjectId, Verdict};
 
 /// Appends the event as far as `keep` allows.
@@ -75,7 +77,6 @@ fn details(line: &mut Line<'_>, event: &Event, style: &Style, keep: &Keep) {
     line.labelled("cs2", "provider", Some(keep.text(&event.provider)));
     let techniques = Joined(&finding.techniques, keep);
     line.labelled("cs3", "attackTechniques", Some(techniques));
-    // Where the MD5 is all there is, it is the fileHash.
     line.labelled("cs4", "md5", hashes(subject).2);
     line.labelled("cs5", "correlationUid", finding.reference.as_deref().map(|id| keep.text(id)));
     line.labelled("cn1", "detections", Some(finding.hits));
@@ -109,7 +110,7 @@ impl Line<'_> {
         if after_another {
             self.out.push(b'|');
         }
-        write!(Escape { out: self.out, place: Place::Header }, "{value}").expect(MEMORY);
+        write!(HeaderText(self.out), "{value}").expect(MEMORY);
     }
 
     /// `key=value`; nothing where the value is empty.
@@ -121,7 +122,7 @@ impl Line<'_> {
         self.out.extend_from_slice(key.as_bytes());
         self.out.push(b'=');
         let value_at = self.out.len();
-        write!(Escape { out: self.out, place: Place::Value }, "{value}").expect(MEMORY);
+        write!(ValueText(self.out), "{value}").expect(MEMORY);
         if self.out.len() == value_at {
             self.out.truncate(start);
         } else {
@@ -145,49 +146,46 @@ impl Line<'_> {
         let start = self.out.len();
         self.field(key, value);
         if self.out.len() > start {
-            write!(self.out_text(), " {key}Label={label}").expect(MEMORY);
+            for part in [" ", key, "Label=", label] {
+                self.out.extend_from_slice(part.as_bytes());
+            }
         }
     }
-
-    fn out_text(&mut self) -> Escape<'_> {
-        Escape { out: self.out, place: Place::Ours }
-    }
 }
 
-/// What has to be escaped: `\` and `|` in the header, `\` and `=` in a value, nothing in what is ours.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Header,
-    Value,
-    Ours,
-}
+/// Escapes what is written into a header field: `\` and `|`. A header has no escape for anything else: a hazard becomes a space.
+struct HeaderText<'a>(&'a mut Vec<u8>);
 
-/// Escapes what is written through it. A hazard becomes the text `\uXXXX`, its backslash escaped like any other; CR and LF have escapes of their own.
-struct Escape<'a> {
-    out: &'a mut Vec<u8>,
-    place: Place,
-}
-
-impl Write for Escape<'_> {
+impl Write for HeaderText<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars() {
-            self.write_char(c)?;
-        }
-        Ok(())
+        let escape = |out: &mut Vec<u8>, c| {
+            out.extend_from_slice(match c {
+                '\\' => br"\\",
+                '|' => br"\|",
+                _ => b" ",
+            });
+            Ok(())
+        };
+        escape_into(self.0, text, |c| matches!(c, '\\' | '|'), escape)
     }
+}
 
-    fn write_char(&mut self, c: char) -> fmt::Result {
-        match (c, self.place) {
-            ('\\', Place::Header | Place::Value) => self.out.extend_from_slice(br"\\"),
-            ('|', Place::Header) => self.out.extend_from_slice(br"\|"),
-            ('=', Place::Value) => self.out.extend_from_slice(br"\="),
-            ('\n', Place::Value) => self.out.extend_from_slice(br"\n"),
-            ('\r', Place::Value) => self.out.extend_from_slice(br"\r"),
-            (c, Place::Header) if is_hazard(c) => self.out.push(b' '),
-            (c, _) if is_hazard(c) => write!(Escape { out: self.out, place: Place::Ours }, r"\\u{:04x}", u32::from(c))?,
-            (c, _) => self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-        Ok(())
+/// Escapes what is written into a value: `\`, `=`, CR and LF. Any other hazard becomes the text `\uXXXX`, its backslash escaped like
+/// every other.
+struct ValueText<'a>(&'a mut Vec<u8>);
+
+impl Write for ValueText<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let escape = |out: &mut Vec<u8>, c| {
+            out.extend_from_slice(match c {
+                '=' => br"\=",
+                '\n' => br"\n",
+                '\r' => br"\r",
+                _ => br"\\",
+            });
+            if matches!(c, '\\' | '=' | '\n' | '\r') { Ok(()) } else { push_code(out, c) }
+        };
+        escape_into(self.0, text, |c| matches!(c, '\\' | '='), escape)
     }
 }
 

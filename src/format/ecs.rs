@@ -95,10 +95,10 @@ impl View<'_> {
         if matches!(subject.kind(), "file" | "object") {
             json.nest("file", |json| {
                 json.put_some("name", subject.name.as_deref().filter(|_| !keep.core).map(|name| keep.text(name)));
-                json.put_some("size", subject.size);
-                json.put("type", "file");
-                let file_type = subject.file_type.as_deref().filter(|text| is_mime(text));
+                let file_type = subject.file_type.as_deref().filter(|text| is_mime(text) && !keep.core);
                 json.put_some("mime_type", file_type.map(|text| keep.text(text)));
+                json.put_some("size", subject.size.filter(|_| !keep.core));
+                json.put("type", "file");
                 self.file_hash(json);
             });
         }
@@ -115,8 +115,11 @@ impl View<'_> {
         }
     }
 
+    /// The hashes; of the core only the strongest.
     fn file_hash(&self, json: &mut Object<'_>) {
         let (sha256, sha1, md5) = hashes(&self.event.finding.subject);
+        let sha1 = sha1.filter(|_| !self.keep.core || sha256.is_none());
+        let md5 = md5.filter(|_| !self.keep.core || sha256.is_none() && sha1.is_none());
         if sha256.is_some() || sha1.is_some() || md5.is_some() {
             json.nest("hash", |json| {
                 json.put_some("sha256", sha256.map(Shown));

@@ -9,7 +9,9 @@
 
 use std::fmt::{self, Display, Write};
 
-use super::{Keep, PRODUCT, Severity, Style, Summary, VENDOR, disposition, hashes, is_hazard, threat_name, time_of};
+use super::{
+    Keep, PRODUCT, Severity, Style, Summary, VENDOR, disposition, escape_into, hashes, push_code, threat_name, time_of,
+};
 use crate::event::{Approval, Event, Standing, SubjectId};
 
 /// Appends the event as far as `keep` allows.
@@ -142,21 +144,17 @@ struct Replace<'a> {
 
 impl Write for Replace<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars() {
-            self.write_char(c)?;
-        }
-        Ok(())
-    }
-
-    fn write_char(&mut self, c: char) -> fmt::Result {
-        match c {
-            '^' if self.is_url => self.out.extend_from_slice(b"%5E"),
-            '|' if self.is_url => self.out.extend_from_slice(b"%7C"),
-            '^' | '|' => self.out.push(b'_'),
-            '\r' | '\n' | '\t' => self.out.push(b' '),
-            c if is_hazard(c) => write!(self, "\\u{:04x}", u32::from(c))?,
-            c => self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-        Ok(())
+        let is_url = self.is_url;
+        let replace = |out: &mut Vec<u8>, c| {
+            out.extend_from_slice(match c {
+                '^' if is_url => b"%5E",
+                '|' if is_url => b"%7C",
+                '^' | '|' => b"_",
+                '\r' | '\n' | '\t' => b" ",
+                _ => b"\\",
+            });
+            if matches!(c, '^' | '|' | '\r' | '\n' | '\t') { Ok(()) } else { push_code(out, c) }
+        };
+        escape_into(self.out, text, |c| matches!(c, '^' | '|'), replace)
     }
 }

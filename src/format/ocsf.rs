@@ -184,9 +184,10 @@ impl View<'_> {
         json.put_some("modified_time", (event.activity != Activity::Create).then_some(time));
         json.put_some("last_seen_time", finding.verdict.is_detection().then_some(time));
         json.nest("product", |json| self.product(json));
-        json.nest("analytic", |json| match &finding.hunting_rule {
-            Some(rule) => hunting_rule(json, keep.text(rule)),
-            None => {
+        json.nest("analytic", |json| {
+            if let Some(rule) = &finding.hunting_rule {
+                hunting_rule(json, keep.text(rule));
+            } else {
                 json.put("name", keep.text(&event.provider));
                 json.code("type_id", "type", UNKNOWN);
             }
@@ -371,7 +372,8 @@ impl View<'_> {
         json.put("truncated", self.truncated());
         json.put_true("clock_suspect", event.clock_suspect);
         json.put_some("engines_total", finding.engines);
-        json.put_some("engines_detected", finding.engines.map(|_| finding.hits));
+        let counted = finding.engines.is_some() || finding.hits > 0;
+        json.put_some("engines_detected", counted.then_some(finding.hits));
         json.put_some("notification_id", finding.notification_id.as_deref().map(|id| keep.text(id)));
         json.put_some("tlp", finding.tlp.as_deref().filter(|mark| tlp(mark).is_none()).map(|mark| keep.text(mark)));
     }

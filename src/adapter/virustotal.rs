@@ -1,0 +1,575 @@
+//! VirusTotal: objects of its API v3 (file, url, domain, address, analysis, behaviour), pages of its IoC stream, lines of its feeds, and
+//! reports of its API v2.
+//!
+//! VirusTotal sends no webhooks; a forwarder or our own poller hands its answers over. What the engines said becomes a verdict by two
+//! thresholds, unless Google's own assessment decides (see [`VirusTotal::judge`]).
+//!
+//! Invariants: an analysis that has not completed is never a verdict, because all its counts are still 0; a count that is missing is
+//! never taken for 0 on the way to clean; one sandbox that saw nothing never speaks for the engines.
+//!
+//! Not here: v2 (`virustotal/v2`), fetching (`poll`).
+
+use super::json::{Document, Fault, Gathered, Outcomes, Value, each, one, refusal};
+use super::{Adapter, FetchId, Hits, NormalizeError, Options, Outcome, native::is_technique};
+use crate::delivery::Delivery;
+use crate::event::{Finding, LIST_MAX, Sha256, Subject, SubjectId, TEXT_BYTES_MAX, Verdict};
+use crate::setting::Problem;
+
+mod v2;
+
+/// The adapter with its thresholds.
+pub(super) struct VirusTotal {
+    /// Malicious from this many malicious engines.
+    malicious_min: u32,
+    /// Clean needs this many engines that answered.
+    clean_min: u32,
+}
+
+impl VirusTotal {
+    /// Checks the options of the source at `key`.
+    pub(super) fn plan(key: &str, options: &Options) -> Result<Self, Problem> {
+        let malicious_min = options.malicious_min.unwrap_or(MALICIOUS_MIN);
+        let clean_min = options.clean_min.unwrap_or(CLEAN_MIN);
+        for (option, value) in [("malicious_min", malicious_min), ("clean_min", clean_min)] {
+            if value == 0 {
+                return Err(Problem::new(
+                    format!("{key}.options.{option}"),
+                    "must be at least 1: a verdict needs an engine that gave it",
+                ));
+            }
+        }
+        Ok(Self { malicious_min, clean_min })
+    }
+}
+
+impl Adapter for VirusTotal {
+    fn provider(&self) -> &'static str {
+        "VirusTotal"
+    }
+
+    fn normalize(&self, delivery: &Delivery) -> Result<Outcomes, NormalizeError> {
+        match Document::read(delivery.body()) {
+            Ok(document) => self.message(document.root()),
+            Err(error) => feed_lines(delivery.body()).map_or(Err(error), |lines| self.feed(lines)),
+        }
+    }
+}
+
+impl VirusTotal {
+    fn message(&self, root: Value<'_>) -> Result<Outcomes, NormalizeError> {
+        if root.is_list() {
+            let is_errors = root.list().is_ok_and(|mut items| items.all(is_api_error));
+            return if is_errors { Ok(vec![Ok(Outcome::Ignore)]) } else { each(root, root, |item| self.item(item)) };
+        }
+        let [data] = root.fields(["data"]).map_err(|fault| refusal(root, fault))?;
+        match data {
+            Some(page) if page.is_list() => each(root, page, |item| self.object(item, None)),
+            _ => one(root, self.item(root)),
+        }
+    }
+
+    /// A feed: one object a line.
+    fn feed<'b>(&self, lines: impl Iterator<Item = &'b [u8]>) -> Result<Outcomes, NormalizeError> {
+        let mut outcomes = Gathered::default();
+        for line in lines {
+            let outcome = Document::read(line).map_err(|error| error.to_string()).and_then(|document| {
+                let root = document.root();
+                self.item(root).map_err(|fault| refusal(root, fault).to_string())
+            });
+            outcomes.add(outcome.map_err(|reason| || reason))?;
+        }
+        Ok(outcomes.finish())
+    }
+
+    /// `{data, meta}` around one object, an object by itself, a report of v2, or an error.
+    fn item(&self, root: Value<'_>) -> Result<Outcome, Fault> {
+        let [data, meta, kind, response_code] = root.fields(["data", "meta", "type", "response_code"])?;
+        match (data, kind, response_code) {
+            (Some(data), _, _) => self.object(data, meta),
+            (None, Some(_), _) => self.object(root, None),
+            (None, None, Some(code)) => self.report_v2(root, code),
+            (None, None, None) if is_api_error(root) => Ok(Outcome::Ignore),
+            (None, None, None) => Err(root.unknown("neither an object, a page nor a report of VirusTotal")),
+        }
+    }
+
+    /// One object of v3. `meta` stands beside it: an analysis has its hashes there.
+    fn object(&self, object: Value<'_>, meta: Option<Value<'_>>) -> Result<Outcome, Fault> {
+        let [id, kind, attributes, links, context] =
+            object.fields(["id", "type", "attributes", "links", "context_attributes"])?;
+        let Some(kind) = kind else {
+            return if is_quotas(object) { Ok(Outcome::Ignore) } else { Err(object.missing("type")) };
+        };
+        let kind_word = kind.text()?;
+        if matches!(&*kind_word, "user" | "group" | "service_account") {
+            return Ok(Outcome::Ignore);
+        }
+        let object = Object {
+            value: object,
+            id: id.ok_or_else(|| object.missing("id"))?.id()?,
+            attributes: attributes.ok_or_else(|| object.missing("attributes"))?,
+            links,
+            context,
+        };
+        match &*kind_word {
+            "file" => self.entity("file", &object, |about| file(&object, about)),
+            "url" => self.entity("url", &object, |about| url(&object, about)),
+            "domain" => self.entity("domain", &object, |_| object.host("/domains/", "domain", is_domain)),
+            "ip_address" => {
+                self.entity("ip_address", &object, |_| object.host("/ip_addresses/", "ip-address", is_address))
+            }
+            "analysis" => self.analysis(&object, meta),
+            "file_behaviour" => behaviour(&object),
+            "private_analysis" => private_analysis(&object),
+            "ioc_stream_notification" => notification(&object),
+            "retrohunt_job" => retrohunt(&object),
+            _ => Err(kind.unknown("an object of a type that this version does not know")),
+        }
+    }
+
+    /// What the engines say about a file, URL, domain or address.
+    fn entity<'d>(
+        &self,
+        kind: &str,
+        object: &Object<'d>,
+        subject: impl FnOnce(Value<'d>) -> Result<(Subject, Option<String>), Fault>,
+    ) -> Result<Outcome, Fault> {
+        let about = object.attributes;
+        let [stats, results, date, gti] =
+            about.fields(["last_analysis_stats", "last_analysis_results", "last_analysis_date", "gti_assessment"])?;
+        let opinion = Opinion::read(about, stats, results, gti, "last_analysis_stats", date.is_some())?;
+        let (subject, report_url) = subject(about)?;
+        let mut finding = self.judge(subject, opinion)?;
+        finding.report_url = report_url;
+        finding.analysed_at = date.map(Value::epoch).transpose()?;
+        let event_id = finding.analysed_at.map(|at| format!("{kind}:{}:{}", object.id, at.as_second()));
+        // A cut id would be another id, and the time is identity enough.
+        finding.event_id = event_id.filter(|id| id.len() <= TEXT_BYTES_MAX);
+        describe(about, &mut finding)?;
+        if let Some(context) = object.context {
+            notified(context, &mut finding)?;
+        }
+        Ok(Outcome::Verdict(Box::new(finding.within_bounds())))
+    }
+
+    /// One run of the engines. What it is about stands outside of it.
+    fn analysis(&self, object: &Object<'_>, meta: Option<Value<'_>>) -> Result<Outcome, Fault> {
+        let [status, stats, results, date] = object.attributes.fields(["status", "stats", "results", "date"])?;
+        let status = status.ok_or_else(|| object.attributes.missing("status"))?;
+        match &*status.text()? {
+            "completed" => {}
+            "queued" | "in-progress" => return Ok(Outcome::NotReady),
+            _ => return Err(status.fault("expected queued, in-progress or completed")),
+        }
+        let (subject, report_url) = subject_of_analysis(object, meta)?;
+        let opinion = Opinion::read(object.attributes, stats, results, None, "stats", true)?;
+        let mut finding = self.judge(subject, opinion)?;
+        finding.report_url = report_url;
+        finding.analysed_at = date.map(Value::epoch).transpose()?;
+        finding.event_id = Some(format!("analysis:{}", object.id)).filter(|id| id.len() <= TEXT_BYTES_MAX);
+        Ok(Outcome::Verdict(Box::new(finding.within_bounds())))
+    }
+
+    /// The verdict. An assessment by Google decides, except where it has no opinion; then the counts of engines do.
+    fn judge(&self, subject: Subject, opinion: Opinion) -> Result<Finding, Fault> {
+        let counts = &opinion.counts;
+        let by_counts = || match counts {
+            _ if counts.malicious >= self.malicious_min => Verdict::Malicious,
+            _ if counts.malicious + counts.suspicious >= 1 => Verdict::Suspicious,
+            _ if counts.answered() >= u64::from(self.clean_min) => Verdict::Clean,
+            _ => Verdict::Unknown,
+        };
+        let decided = opinion.assessment.and_then(|assessment| assessment.verdict);
+        let verdict = decided.unwrap_or_else(by_counts);
+        if let (None, Verdict::Clean, Some(missing)) = (decided, verdict, opinion.missing) {
+            return Err(missing);
+        }
+        let mut finding = Finding::new(subject, verdict);
+        finding.score = match verdict {
+            // Few engines that saw nothing are no "0, safe".
+            Verdict::Unknown => opinion.assessment.and_then(|assessment| assessment.score),
+            _ => opinion.assessment.and_then(|assessment| assessment.score).or_else(|| counts.score()),
+        };
+        if verdict == Verdict::Unknown {
+            let (answered, clean_min) = (counts.answered(), self.clean_min);
+            finding.reason = Some(format!("{answered} engines answered, clean needs {clean_min}"));
+        }
+        finding.engines = u32::try_from(counts.answered()).ok().filter(|answered| *answered > 0);
+        finding.hits = counts.malicious.saturating_add(counts.suspicious);
+        opinion.hits.put_into(&mut finding);
+        Ok(finding)
+    }
+}
+
+/// The parts of a v3 object.
+struct Object<'d> {
+    value: Value<'d>,
+    id: String,
+    attributes: Value<'d>,
+    links: Option<Value<'d>>,
+    context: Option<Value<'d>>,
+}
+
+impl Object<'_> {
+    /// A domain or address: its id, or where that is something else, the end of its own link.
+    fn host(&self, place: &str, page: &str, is_host: fn(&str) -> bool) -> Result<(Subject, Option<String>), Fault> {
+        let mut host = Some(self.id.clone());
+        if !is_host(&self.id) {
+            host = self.link_end("self", place)?.filter(|host| is_host(host));
+        }
+        let host = host.ok_or_else(|| self.value.fault("neither the id nor the link names the domain or address"))?;
+        let page = format!("{GUI}/{page}/{host}");
+        Ok((Subject::of(SubjectId::Url(host)), Some(page)))
+    }
+
+    /// What follows `place` in one of the object's links.
+    fn link_end(&self, link: &str, place: &str) -> Result<Option<String>, Fault> {
+        let Some(links) = self.links else { return Ok(None) };
+        let [link] = links.fields([link])?;
+        let Some(link) = link.map(Value::text).transpose()? else { return Ok(None) };
+        Ok(link.rsplit_once(place).map(|(_, end)| end.to_owned()))
+    }
+}
+
+/// How many engines said what.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    malicious: u32,
+    suspicious: u32,
+    harmless: u32,
+    undetected: u32,
+}
+
+impl Counts {
+    /// Engines with an opinion: those that timed out, failed or do not know the type have none.
+    fn answered(&self) -> u64 {
+        [self.malicious, self.suspicious, self.harmless, self.undetected].into_iter().map(u64::from).sum()
+    }
+
+    /// Percent of the engines that answered, a suspicious one counting half, half up; none if none answered.
+    fn score(&self) -> Option<u8> {
+        let answered = self.answered();
+        let hits = 2 * u64::from(self.malicious) + u64::from(self.suspicious);
+        (answered > 0).then(|| u8::try_from((100 * hits + answered) / (2 * answered)).unwrap_or(100))
+    }
+}
+
+/// Google's own assessment.
+#[derive(Debug, Clone, Copy)]
+struct Assessment {
+    /// None where it has no opinion.
+    verdict: Option<Verdict>,
+    score: Option<u8>,
+}
+
+/// What engines and Google say, before it is judged.
+struct Opinion {
+    counts: Counts,
+    hits: Hits,
+    assessment: Option<Assessment>,
+    /// A count that is not there, so that it can't be taken for 0.
+    missing: Option<Fault>,
+}
+
+impl Opinion {
+    /// `stats_name` is how `of` calls the counts; they may only be missing where it was never analysed.
+    fn read(
+        of: Value<'_>,
+        stats: Option<Value<'_>>,
+        results: Option<Value<'_>>,
+        gti: Option<Value<'_>>,
+        stats_name: &'static str,
+        was_analysed: bool,
+    ) -> Result<Self, Fault> {
+        let hits = results.map_or(Ok(Hits::default()), hits_of_engines)?;
+        let assessment = gti.map(assessment).transpose()?;
+        let (mut counts, mut missing) = (Counts::default(), None);
+        match stats {
+            Some(stats) => (counts, missing) = counts_of(stats)?,
+            None if was_analysed || results.is_some() => missing = Some(of.missing(stats_name)),
+            None => {}
+        }
+        if let (None, Some(missing), None) = (stats, missing, assessment.and_then(|assessment| assessment.verdict)) {
+            return Err(missing);
+        }
+        // The list of engines can only make it worse than the counts say.
+        counts.malicious = counts.malicious.max(hits.malicious());
+        counts.suspicious = counts.suspicious.max(hits.suspicious());
+        Ok(Self { counts, hits, assessment, missing })
+    }
+}
+
+fn counts_of(stats: Value<'_>) -> Result<(Counts, Option<Fault>), Fault> {
+    let [malicious, suspicious, harmless, undetected] =
+        stats.fields(["malicious", "suspicious", "harmless", "undetected"])?;
+    let missing = match (malicious, suspicious) {
+        (None, _) => Some(stats.missing("malicious")),
+        (_, None) => Some(stats.missing("suspicious")),
+        _ => None,
+    };
+    let count = |value: Option<Value<'_>>| {
+        let count = value.map_or(Ok(0), Value::count)?;
+        let too_many = || value.map_or(stats, |value| value).fault("more engines than there can be");
+        if count > ENGINES_MAX { Err(too_many()) } else { Ok(count) }
+    };
+    let counts = Counts {
+        malicious: count(malicious)?,
+        suspicious: count(suspicious)?,
+        harmless: count(harmless)?,
+        undetected: count(undetected)?,
+    };
+    Ok((counts, missing))
+}
+
+fn assessment(gti: Value<'_>) -> Result<Assessment, Fault> {
+    let [verdict, score] = gti.fields(["verdict", "threat_score"])?;
+    let word = verdict.ok_or_else(|| gti.missing("verdict"))?;
+    let [value] = word.fields(["value"])?;
+    let value = value.ok_or_else(|| word.missing("value"))?;
+    let verdict = match &*value.text()? {
+        "VERDICT_MALICIOUS" => Some(Verdict::Malicious),
+        "VERDICT_SUSPICIOUS" => Some(Verdict::Suspicious),
+        "VERDICT_HARMLESS" | "VERDICT_BENIGN" => Some(Verdict::Clean),
+        "VERDICT_UNDETECTED" | "VERDICT_UNKNOWN" => None,
+        _ => return Err(value.fault("an assessment that this version does not know")),
+    };
+    let score = match score {
+        Some(score) => score.fields(["value"])?[0].map(Value::percent).transpose()?.map(super::score_of),
+        None => None,
+    };
+    Ok(Assessment { verdict, score })
+}
+
+/// The engines that hit, out of the map by engine.
+fn hits_of_engines(results: Value<'_>) -> Result<Hits, Fault> {
+    let mut hits = Hits::default();
+    for (key, engine) in results.entries()? {
+        let [category, name, result] = engine.fields(["category", "engine_name", "result"])?;
+        let Some(category) = category else { continue };
+        let verdict = match &*category.text()? {
+            "malicious" => Verdict::Malicious,
+            "suspicious" => Verdict::Suspicious,
+            _ => continue,
+        };
+        hits.add(verdict, || {
+            let name = name.map_or(Ok(key), Value::text)?;
+            Ok((name.into_owned(), result.map(Value::text).transpose()?.map(Into::into)))
+        })?;
+    }
+    Ok(hits)
+}
+
+fn file(object: &Object<'_>, about: Value<'_>) -> Result<(Subject, Option<String>), Fault> {
+    let [sha256, sha1, md5, size, name, names, kind] =
+        about.fields(["sha256", "sha1", "md5", "size", "meaningful_name", "names", "type_description"])?;
+    let by_id: Option<Sha256> = object.id.parse().ok();
+    let by_attribute: Option<Sha256> = sha256.map(Value::hash).transpose()?;
+    if let (Some(sha256), Some(_), true) = (sha256, by_id, by_id != by_attribute) {
+        return Err(sha256.fault("another hash than the id of the object"));
+    }
+    let subject =
+        Subject::file(by_attribute.or(by_id), sha1.map(Value::hash).transpose()?, md5.map(Value::hash).transpose()?);
+    let mut subject = subject.ok_or_else(|| about.missing("sha256"))?;
+    subject.size = size.map(Value::whole).transpose()?;
+    subject.name = match (name, names) {
+        (Some(name), _) => Some(name.text()?.into_owned()),
+        (None, Some(names)) => names.texts(1)?.pop(),
+        (None, None) => None,
+    };
+    subject.file_type = kind.map(Value::text).transpose()?.map(Into::into);
+    let page = subject.sha256().map(|sha256| format!("{GUI}/file/{sha256}"));
+    Ok((subject, page))
+}
+
+fn url(object: &Object<'_>, about: Value<'_>) -> Result<(Subject, Option<String>), Fault> {
+    let [url] = about.fields(["url"])?;
+    let url = url.ok_or_else(|| about.missing("url"))?.subject_url()?;
+    let page = object.id.parse::<Sha256>().ok().map(|id| format!("{GUI}/url/{id}"));
+    Ok((Subject::of(SubjectId::Url(url)), page))
+}
+
+/// The file or URL of an analysis: in `meta`, else at the end of the link to it.
+fn subject_of_analysis(object: &Object<'_>, meta: Option<Value<'_>>) -> Result<(Subject, Option<String>), Fault> {
+    let [file_info, url_info] = meta.map_or(Ok([None; 2]), |meta| meta.fields(["file_info", "url_info"]))?;
+    if let Some(info) = file_info {
+        let [sha256, sha1, md5, size] = info.fields(["sha256", "sha1", "md5", "size"])?;
+        let subject = Subject::file(
+            sha256.map(Value::hash).transpose()?,
+            sha1.map(Value::hash).transpose()?,
+            md5.map(Value::hash).transpose()?,
+        );
+        let mut subject = subject.ok_or_else(|| info.missing("sha256"))?;
+        subject.size = size.map(Value::whole).transpose()?;
+        let page = subject.sha256().map(|sha256| format!("{GUI}/file/{sha256}"));
+        return Ok((subject, page));
+    }
+    if let Some(info) = url_info {
+        let [url] = info.fields(["url"])?;
+        let url = url.ok_or_else(|| info.missing("url"))?.subject_url()?;
+        return Ok((Subject::of(SubjectId::Url(url)), None));
+    }
+    let linked = object.link_end("item", "/files/")?.and_then(|end| end.parse::<Sha256>().ok());
+    let sha256 =
+        linked.ok_or_else(|| object.value.fault("no hash or URL in meta.file_info, meta.url_info or links.item"))?;
+    Ok((Subject::of(SubjectId::Sha256(sha256)), Some(format!("{GUI}/file/{sha256}"))))
+}
+
+/// Names, families and tags.
+fn describe(about: Value<'_>, finding: &mut Finding) -> Result<(), Fault> {
+    let [classification, tags] = about.fields(["popular_threat_classification", "tags"])?;
+    finding.tags = tags.map_or(Ok(Vec::new()), |tags| tags.texts(LIST_MAX + 1))?;
+    let Some(classification) = classification else { return Ok(()) };
+    let [label, names] = classification.fields(["suggested_threat_label", "popular_threat_name"])?;
+    finding.threat = label.map(Value::text).transpose()?.map(Into::into);
+    if let Some(names) = names {
+        for name in names.list()?.take(LIST_MAX + 1) {
+            let [value] = name.fields(["value"])?;
+            finding.families.extend(value.map(Value::text).transpose()?.map(String::from));
+        }
+    }
+    Ok(())
+}
+
+/// An entry of the IoC stream: the notification names the event, not the analysis that the entity had before.
+fn notified(context: Value<'_>, finding: &mut Finding) -> Result<(), Fault> {
+    let [id, date, hunting, tags] = context.fields(["notification_id", "notification_date", "hunting_info", "tags"])?;
+    if let Some(id) = id {
+        let id = id.id()?;
+        finding.event_id = Some(id.clone());
+        finding.notification_id = Some(id);
+    }
+    if let Some(date) = date {
+        finding.analysed_at = Some(date.epoch()?);
+    }
+    if let Some(hunting) = hunting {
+        let [rule] = hunting.fields(["rule_name"])?;
+        finding.hunting_rule = rule.map(Value::text).transpose()?.map(Into::into);
+    }
+    if let Some(tags) = tags {
+        let known = &mut finding.tags;
+        for tag in tags.texts(LIST_MAX + 1)? {
+            if !known.contains(&tag) {
+                known.push(tag);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One sandbox's run. Only a hit is a verdict: a sandbox that saw nothing must not replace what the engines said.
+fn behaviour(object: &Object<'_>) -> Result<Outcome, Fault> {
+    let [verdicts, date, sandbox, techniques] =
+        object.attributes.fields(["verdicts", "analysis_date", "sandbox_name", "mitre_attack_techniques"])?;
+    let mut worst = None;
+    for word in verdicts.map(Value::list).transpose()?.into_iter().flatten() {
+        let verdict = match &*word.text()? {
+            "CLEAN" | "UNKNOWN_VERDICT" => continue,
+            "GREYWARE" | "ADWARE" => Verdict::Pua,
+            "MALWARE" | "RANSOM" | "PHISHING" | "BANKER" | "EXPLOIT" | "EVADER" | "RAT" | "TROJAN" | "SPREADER"
+            | "STEALER" => Verdict::Malicious,
+            _ => return Err(word.fault("a sandbox verdict that this version does not know")),
+        };
+        worst = worst.max(Some((verdict, word.text()?)));
+    }
+    let Some((verdict, word)) = worst else { return Ok(Outcome::Ignore) };
+    let (hash, named) = object.id.split_once('_').unwrap_or((&object.id, "sandbox"));
+    let sha256 = hash.parse().map_err(|_| object.value.fault("the id does not begin with a SHA-256"))?;
+    let mut finding = Finding::new(Subject::of(SubjectId::Sha256(sha256)), verdict);
+    let sandbox = sandbox.map(Value::text).transpose()?.map_or_else(|| named.to_owned(), Into::into);
+    let mut hits = Hits::default();
+    hits.add(verdict, || Ok((sandbox, Some(word.into_owned()))))?;
+    hits.put_into(&mut finding);
+    for technique in techniques.map(Value::list).transpose()?.into_iter().flatten() {
+        let [id] = technique.fields(["id"])?;
+        let id = id.map(Value::text).transpose()?;
+        finding.techniques.extend(id.filter(|id| is_technique(id)).map(String::from));
+        if finding.techniques.len() > LIST_MAX {
+            break;
+        }
+    }
+    finding.analysed_at = date.map(Value::epoch).transpose()?;
+    finding.event_id = Some(format!("file_behaviour:{}", object.id)).filter(|id| id.len() <= TEXT_BYTES_MAX);
+    finding.report_url = Some(format!("{GUI}/file/{sha256}/behavior"));
+    Ok(Outcome::Verdict(Box::new(finding.within_bounds())))
+}
+
+/// A private analysis has no verdict in it.
+fn private_analysis(object: &Object<'_>) -> Result<Outcome, Fault> {
+    let [status] = object.attributes.fields(["status"])?;
+    match status.map(Value::text).transpose()?.as_deref() {
+        Some("queued" | "in-progress") => Ok(Outcome::NotReady),
+        _ => fetch(object.value, "private_analysis", &object.id),
+    }
+}
+
+/// A notification by itself names an entity and says nothing about it.
+fn notification(object: &Object<'_>) -> Result<Outcome, Fault> {
+    let [kind, id] = object.attributes.fields(["entity_type", "entity_id"])?;
+    let kind = kind.ok_or_else(|| object.attributes.missing("entity_type"))?;
+    let id = id.ok_or_else(|| object.attributes.missing("entity_id"))?;
+    let kind_word = kind.text()?;
+    match &*kind_word {
+        "file" | "url" | "domain" | "ip_address" => fetch(id, &kind_word, &id.id()?),
+        _ => Err(kind.fault("expected file, url, domain or ip_address")),
+    }
+}
+
+fn fetch(at: Value<'_>, kind: &str, id: &str) -> Result<Outcome, Fault> {
+    // Only what can stand in a path as it is: the id goes into the URL of a request of ours.
+    let is_plain =
+        id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'=' | b':'));
+    if is_plain && !id.starts_with('.') {
+        Ok(Outcome::Pointer(FetchId(format!("{kind}:{id}"))))
+    } else {
+        Err(at.fault("an id with characters that no id of VirusTotal has"))
+    }
+}
+
+/// A retrohunt. Its matches are fetched from `matching_files`.
+fn retrohunt(object: &Object<'_>) -> Result<Outcome, Fault> {
+    let [status] = object.attributes.fields(["status"])?;
+    let status = status.ok_or_else(|| object.attributes.missing("status"))?;
+    match &*status.text()? {
+        "finished" | "aborted" => Ok(Outcome::Job),
+        _ => Ok(Outcome::NotReady),
+    }
+}
+
+/// `{"error": {...}}`, also as `body` of a recorded answer.
+fn is_api_error(value: Value<'_>) -> bool {
+    let Ok([error, body]) = value.fields(["error", "body"]) else { return false };
+    error.is_some_and(Value::is_object) || body.is_some_and(is_api_error)
+}
+
+/// An answer about quotas: a map of `{user, group}`.
+fn is_quotas(value: Value<'_>) -> bool {
+    let is_quota =
+        |quota: Value<'_>| matches!(quota.fields(["user", "group"]), Ok([user, group]) if user.or(group).is_some());
+    let Ok(entries) = value.entries() else { return false };
+    let mut entries = entries.map(|(_, quota)| is_quota(quota)).peekable();
+    entries.peek().is_some() && entries.all(|is_quota| is_quota)
+}
+
+/// The lines of a feed, if the body is one: it is no JSON value as a whole, and its lines begin an object each.
+fn feed_lines(body: &[u8]) -> Option<impl Iterator<Item = &[u8]>> {
+    let lines = || body.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let mut starts = lines().take(2).map(|line| line.starts_with(b"{"));
+    (starts.next() == Some(true) && starts.next() == Some(true)).then(lines)
+}
+
+fn is_domain(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') || !byte.is_ascii();
+    name.contains('.') && name.len() <= 253 && name.bytes().all(is_plain) && !name.starts_with('.')
+}
+
+fn is_address(text: &str) -> bool {
+    text.parse::<std::net::IpAddr>().is_ok()
+}
+
+const GUI: &str = "https://www.virustotal.com/gui";
+/// Fewer than this many malicious engines are often false alarms (contract: defaults).
+const MALICIOUS_MIN: u32 = 3;
+/// With fewer answers, silence means nothing (contract: defaults).
+const CLEAN_MIN: u32 = 10;
+/// VirusTotal runs about 100 engines; a count beyond this is no count of engines, and sums of such counts can't overflow.
+const ENGINES_MAX: u32 = 10_000;

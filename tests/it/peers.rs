@@ -198,7 +198,7 @@ impl Hec {
 
 /// One HTTP/1.1 exchange without any HTTP client of ours: the whole answer as text, or nothing where nobody answers.
 pub fn http(port: u16, method_and_path: &str, headers: &[(&str, &str)], body: &str) -> String {
-    let mut text = format!(
+    let mut head = format!(
         "{method_and_path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n",
         body.len()
     );

@@ -17,4 +17,4 @@ check: ## what is quick: format, clippy, unit tests, house rules
 
 bench: ## the load harness: requests/s, latency, CPU and memory beside the bare handler
 	@tests/peers/install.sh build
-	cargo bench --locked
+	cargo bench --locked --bench load

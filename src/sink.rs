@@ -423,19 +423,18 @@ mod tests {
         r#"type = "file"
            path = "verdicts.ndjson"
            format = "ocsf"
-           start = "earliest"
-           on_full = "dead_letter""#,
+           start = "earliest""#,
         r#"type = "console""#,
     ];
 
     #[test]
     fn the_sinks_of_the_handbook_are_valid() {
-        let plans = ONE_OF_EACH.map(|toml| parse(toml).expect("is a config").plan("sinks.x").expect("is valid"));
+        let plans = ONE_OF_EACH.map(|toml| parse(toml).expect("is a config").plan("sinks.x", &[]).expect("is valid"));
         assert_eq!(plans[0].secrets(), [SecretRef("env:KAFKA_PASSWORD".to_owned())]);
         assert_eq!(plans[1].secrets().len(), 2);
         assert_eq!(plans[1].batch, splunk_hec::BATCH);
-        assert_eq!((plans[3].start, plans[3].on_full), (Start::Earliest, OnFull::DeadLetter));
-        assert_eq!((plans[4].start, plans[4].on_full), (Start::Now, OnFull::Block));
+        assert_eq!(plans[3].start, Start::Earliest);
+        assert_eq!(plans[4].start, Start::Now);
     }
 
     #[test]
@@ -469,7 +468,7 @@ mod tests {
         let toml = r#"type = "file"
             path = "/"
             batch = { events_max = 0, bytes_max = "1GiB", wait_max = "2m" }"#;
-        let problems = parse(toml).expect("is a config").plan("sinks.x").expect_err("four mistakes");
+        let problems = parse(toml).expect("is a config").plan("sinks.x", &[]).expect_err("four mistakes");
         let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
         let batch = ["sinks.x.batch.events_max", "sinks.x.batch.bytes_max", "sinks.x.batch.wait_max"];
         assert_eq!(keys, [&["sinks.x.path"][..], &batch].concat());
@@ -490,7 +489,7 @@ mod tests {
             .source(Some(variables.into_iter().collect()));
         let layered = config::Config::builder().add_source(environment).build().expect("builds");
         let sink: SinkConfig = layered.get("sinks.x").expect("is a sink");
-        assert_eq!(sink.plan("sinks.x").expect("is valid").batch.events_max, 7);
+        assert_eq!(sink.plan("sinks.x", &[]).expect("is valid").batch.events_max, 7);
     }
 }
 

@@ -58,12 +58,19 @@ part_files() { # scripts, container and config files
   done | xargs -0 "$venv/shellcheck" -x -P SCRIPTDIR || failed=1
   "$venv/hadolint" Dockerfile || failed=1
   "$venv/check-jsonschema" --builtin-schema vendor.compose-spec docker-compose.yml || failed=1
+  syslog_ng --syntax-only -f deploy/compose/syslog-ng.conf || failed=1
   "$target/debug/verdict-relay" schema | diff config/schema.json - || { echo "config/schema.json is not what 'verdict-relay schema' prints: write it anew"; failed=1; }
   "$venv/check-jsonschema" --schemafile config/schema.json config/*.toml || failed=1
   [ -z "$failed" ]
 }
 
-note() { echo "$1" >>"$target/test-notes"; echo "$1"; }
+syslog_ng() {
+  local usr=$PEERS/syslog-ng/usr
+  LD_LIBRARY_PATH=$usr/lib/syslog-ng "$usr/sbin/syslog-ng" --no-caps --module-path="$usr/lib/syslog-ng/3.38" "$@"
+}
+note() { # what the last lines have to say although nothing failed
+  echo "$1" | tee -a "$target/test-notes"
+}
 
 parts=("$@")
 [ $# -gt 0 ] || parts=("${all[@]}")

@@ -68,7 +68,7 @@ const WALLS: [Wall; 17] = [
     wall("rdkafka", &["src/sink/kafka"], "Kafka's client is known to its sink alone"),
     wall("rusqlite", &["src/store/ledger"], "SQLite is known to the ledger alone"),
     wall("reqwest", &["src/sink/splunk_hec", "src/cli", "src/secret/vault"], "the HTTP client stays behind its edges"),
-    wall("config", &["src/config"], "the `config` crate is known to the config alone"),
+    wall("config::Config", &["src/config"], "the `config` crate is known to the config alone"),
     wall("clap", &["src/cli", "src/main"], "the command line is read by the commands"),
     wall("anyhow", &["src/main", "src/app", "src/cli"], "a caller can't branch on it: one error enum a module"),
     wall(

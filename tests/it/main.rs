@@ -7,6 +7,7 @@
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing; here `pub` marks what the other test files use")]
 
+mod configs;
 #[cfg(feature = "peers")]
 mod peers;
 #[cfg(feature = "peers")]

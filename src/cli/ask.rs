@@ -50,10 +50,10 @@ impl Service {
         let base =
             base.with_context(|| format!("{url} is no address of a service: write it like http://127.0.0.1:8081"))?;
         let client = client(&base, &ClientTlsConfig::default())?;
-        Ok(Api { token: self.token(files).await?, base, client })
+        Ok(Api { token: self.token(files, &base).await?, base, client })
     }
 
-    async fn token(&self, files: &Files) -> anyhow::Result<Option<HeaderValue>> {
+    async fn token(&self, files: &Files, base: &Url) -> anyhow::Result<Option<HeaderValue>> {
         if let Some(reference) = &self.token {
             return value_of(reference).await.map(Some);
         }
@@ -67,6 +67,11 @@ impl Service {
         }
         // Without the token of a service on this machine, what is open to loopback can still be asked.
         let Ok(plan) = files.plan() else { return Ok(None) };
+        let is_here = matches!(base.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        if self.url.is_some() && !is_here {
+            // The token of the service on this machine is nobody else's.
+            return Ok(None);
+        }
         let file = plan.api_token_file();
         if file.exists() { value_of(&format!("file:{}", file.display())).await.map(Some) } else { Ok(None) }
     }

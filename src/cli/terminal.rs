@@ -101,7 +101,7 @@ impl Terminal {
                 self.is_read = false;
                 Ok(())
             }
-            result => result,
+            result => result.map_err(|error| io::Error::new(error.kind(), format!("cannot write the output: {error}"))),
         }
     }
 }

@@ -39,7 +39,7 @@ impl Check {
         for odd in odd::of(&config, &plan) {
             terminal.say(format_args!("warning: {odd}"));
         }
-        let failures = if self.online { wait_for(online::ask(&plan, terminal))? } else { 0 };
+        let failures = if self.online { wait_for(online::ask(&config, &plan, terminal))? } else { 0 };
         if failures > 0 {
             let (things, them) = if failures == 1 { ("thing is", "it") } else { ("things are", "them") };
             terminal

@@ -167,7 +167,7 @@ fn verify(path: &Path, terminal: &mut Terminal) -> anyhow::Result<Code> {
             walked.damage.iter().map(|(from, to)| format!("{name}: bytes {from} to {to} hold no readable record")),
         );
     }
-    if !journal.segments.is_empty() && last_sequence(&journal) < head.sequence {
+    if last_sequence(&journal) < head.sequence {
         let words = "the end of the journal is lost";
         damage.push(format!(
             "the ledger knows sequence {}, the journal ends at {}: {words}",

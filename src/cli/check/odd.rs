@@ -72,23 +72,24 @@ fn sink_alone(key: &str, sink: &SinkConfig, odd: &mut Vec<Problem>) {
                     "address",
                     "UDP loses messages without a word and takes 1,024 bytes of each event: use tls:// or tcp:// where the receiver can",
                 );
-            } else if syslog.address.starts_with("tcp://") {
+            } else if syslog.address.starts_with("tcp://") && !is_local(&syslog.address) {
                 problem(
                     "address",
-                    "events travel in the clear, and what the receiver had not read is lost when it restarts: use tls:// off this machine",
+                    "events travel in the clear, and what the receiver had not read is lost when it restarts: use tls:// where the receiver can",
                 );
             }
             syslog.tls.dangerous_skip_verify
         }
         SinkConfig::SplunkHec(hec) => {
-            if hec.endpoints.iter().any(|endpoint| endpoint.starts_with("http://")) {
-                problem("endpoints", "the token travels without TLS: use https:// off this machine");
+            if hec.endpoints.iter().any(|endpoint| endpoint.starts_with("http://") && !is_local(endpoint)) {
+                problem("endpoints", "the token travels without TLS: use https://");
             }
             hec.tls.dangerous_skip_verify
         }
         SinkConfig::Kafka(kafka) => {
-            if kafka.tls.is_none() && !kafka.options.contains_key("security.protocol") {
-                problem("tls", "events travel in the clear: add tls = {} where the brokers are on other machines");
+            let is_clear = kafka.tls.is_none() && !kafka.options.contains_key("security.protocol");
+            if is_clear && !kafka.brokers.iter().all(|broker| is_local(broker)) {
+                problem("tls", "events travel in the clear: add tls = {} where the brokers have it");
             }
             false
         }
@@ -100,6 +101,14 @@ fn sink_alone(key: &str, sink: &SinkConfig, odd: &mut Vec<Problem>) {
             "any certificate is taken, so anyone on the way can read and change what is sent: only for trying things out",
         );
     }
+}
+
+/// Whether an address is on this machine, where nobody listens in.
+fn is_local(address: &str) -> bool {
+    let host = address.split_once("://").map_or(address, |(_, host)| host);
+    ["localhost", "127.0.0.1", "[::1]"]
+        .iter()
+        .any(|local| host.strip_prefix(local).is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/'])))
 }
 
 /// Sources whose events reach nobody, sinks that nobody feeds.

@@ -8,15 +8,15 @@ use jiff::Timestamp;
 
 use crate::app;
 use crate::cli::terminal::Terminal;
-use crate::config::{Plan, SourcePlan};
+use crate::config::{Config, Plan, SourcePlan};
 use crate::event::Name;
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::Size;
-use crate::sink::{SinkPlan, Stop};
+use crate::sink::{SinkConfig, SinkPlan, Stop};
 use crate::store::folder;
 
 /// Asks everything and prints one line for each answer; how many were bad.
-pub(super) async fn ask(plan: &Plan, terminal: &mut Terminal) -> anyhow::Result<usize> {
+pub(super) async fn ask(config: &Config, plan: &Plan, terminal: &mut Terminal) -> anyhow::Result<usize> {
     let mut report = Report { terminal, failures: 0 };
     store(plan, &mut report)?;
     match app::certificate_expiry(&plan.receiver) {
@@ -37,7 +37,10 @@ pub(super) async fn ask(plan: &Plan, terminal: &mut Terminal) -> anyhow::Result<
         key_forms(source, &ring, &mut report)?;
     }
     for (name, sink) in &plan.sinks {
-        ask_sink(name, sink.clone(), &mut report).await?;
+        let tells = !matches!(config.sinks.get(name.as_str()), Some(SinkConfig::Syslog(syslog)) if syslog.address.starts_with("udp://"));
+        let good =
+            if tells { "would take events" } else { "can be sent to; UDP does not tell whether anybody listens" };
+        ask_sink(name, sink.clone(), good, &mut report).await?;
     }
     Ok(report.failures)
 }
@@ -110,7 +113,7 @@ fn key_forms(source: &SourcePlan, ring: &KeyRing, report: &mut Report<'_>) -> st
 }
 
 /// Asks a sink's receiver whether it would take events.
-async fn ask_sink(name: &Name, plan: SinkPlan, report: &mut Report<'_>) -> std::io::Result<()> {
+async fn ask_sink(name: &Name, plan: SinkPlan, good: &str, report: &mut Report<'_>) -> std::io::Result<()> {
     let whose = format!("sink {name}");
     let failures = report.failures;
     let ring = secrets(&whose, plan.secrets(), true, report).await?;
@@ -122,7 +125,7 @@ async fn ask_sink(name: &Name, plan: SinkPlan, report: &mut Report<'_>) -> std::
     let answer = tokio::time::timeout(ASK_MAX, sink.probe()).await;
     sink.close(CLOSE_MAX).await;
     match answer {
-        Ok(Ok(())) => report.good(&whose, "would take events"),
+        Ok(Ok(())) => report.good(&whose, good),
         Ok(Err(stop)) => report.bad(&whose, format_args!("{}: {stop}", what_kind(&stop))),
         Err(_) => report.bad(&whose, "no answer within 20s: check the address, the route and the firewalls"),
     }
@@ -130,7 +133,7 @@ async fn ask_sink(name: &Name, plan: SinkPlan, report: &mut Report<'_>) -> std::
 
 const fn what_kind(stop: &Stop) -> &'static str {
     match stop {
-        Stop::Unavailable { .. } => "not available",
+        Stop::Unavailable { .. } => "not available now (is the address right, and is it running?)",
         Stop::Unauthorized { .. } => "our credentials are refused",
         Stop::Tls { .. } => "no trusted connection",
         Stop::Misconfigured { .. } => "set up wrongly, here or there",

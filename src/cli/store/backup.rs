@@ -25,6 +25,10 @@ pub(super) fn run(store: &Path, target: &Path, terminal: &mut Terminal) -> anyho
         bail!("{} exists already: name a new folder, so that no backup is written over", target.display());
     }
     let partial = PathBuf::from(format!("{}.partial", target.display()));
+    if partial.exists() {
+        // Left behind by a backup that was killed: nothing in it can be trusted to be of the same moment.
+        fs::remove_dir_all(&partial).with_context(|| format!("cannot remove the half backup {}", partial.display()))?;
+    }
     let journal = partial.join("journal");
     DirBuilder::new()
         .recursive(true)

@@ -223,4 +223,8 @@ fn damage_is_found_and_named() {
     assert!(data.contains(&format!("damage: {segment}: bytes 4096 to ")), "{data}");
     assert!(data.contains("damage: event 2.0: its checksum does not hold"), "{data}");
     assert!(data.contains("1 records, 2 events"), "{data}");
+
+    std::fs::remove_file(segment).expect("removed");
+    let (code, data, _) = service.run(&["store", "verify"]);
+    assert!(code == BAD && data.contains("the ledger knows sequence 2, the journal ends at 0"), "{data}");
 }

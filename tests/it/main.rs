@@ -12,3 +12,5 @@ mod configs;
 mod peers;
 #[cfg(feature = "peers")]
 mod peers_answer;
+#[cfg(feature = "peers")]
+mod way;

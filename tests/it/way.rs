@@ -1,5 +1,6 @@
 //! The way of one event: from a webhook that a third party signed to Kafka, Splunk HEC, rsyslog and syslog-ng, as one and the same event.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -56,10 +57,12 @@ impl Service {
             ("stripe", "virustotal", "stripe", "text"),
             ("github", "virustotal", "github", "text"),
         ] {
-            config += &format!(
-                "[sources.{source}]\nadapter = \"{adapter}\"\nverify = {{ scheme = \"hmac\", preset = \"{preset}\", secrets = [\"file:{}\"] }}\n",
+            writeln!(
+                config,
+                "[sources.{source}]\nadapter = \"{adapter}\"\nverify = {{ scheme = \"hmac\", preset = \"{preset}\", secrets = [\"file:{}\"] }}",
                 path(secret)
-            );
+            )
+            .expect("memory takes every write");
         }
         config.push_str(sinks);
         fs::write(path("config.toml"), config).expect("written");

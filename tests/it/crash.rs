@@ -3,3 +3,4 @@
 //! Every test runs the real program. Those that need root make a disk or disk errors of their own, and fail with words without it.
 
 mod kill;
+mod sinks;

@@ -113,6 +113,20 @@ start = "earliest"
 
     /// Starts the service; its exit status and log if it ends before it is ready.
     pub fn try_start(&self) -> Result<Service, (ExitStatus, String)> {
+        self.launch(|service| {
+            service.look_for_addresses() && get(service.receiver, "/readyz").is_ok_and(|answer| answer.status == 200)
+        })
+    }
+
+    /// Starts the service and waits until it listens, ready or not.
+    pub fn start_without_waiting(&self) -> Service {
+        match self.launch(Service::look_for_addresses) {
+            Ok(service) => service,
+            Err((status, log)) => panic!("the service did not start ({status}):\n{log}"),
+        }
+    }
+
+    fn launch(&self, mut up: impl FnMut(&mut Service) -> bool) -> Result<Service, (ExitStatus, String)> {
         let config = self.write_config();
         let started = Instant::now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_verdict-relay"))
@@ -132,15 +146,15 @@ start = "earliest"
                 lock(&kept).push(line);
             }
         });
-        let mut service =
-            Service { child, started, ready_after: Duration::ZERO, log, reader: Some(reader), receiver: NOWHERE, api: NOWHERE };
+        let reader = Some(reader);
+        let mut service = Service { child, ready_after: Duration::ZERO, log, reader, receiver: NOWHERE, api: NOWHERE };
         while started.elapsed() < PATIENCE {
             if let Some(status) = service.child.try_wait().expect("a child of ours") {
                 service.join_reader();
                 return Err((status, service.log()));
             }
-            if service.look_for_addresses() && get(service.receiver, "/readyz").is_ok_and(|answer| answer.status == 200) {
-                service.ready_after = service.started.elapsed();
+            if up(&mut service) {
+                service.ready_after = started.elapsed();
                 return Ok(service);
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -159,7 +173,6 @@ const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4A
 /// A running service. Killed when it is dropped.
 pub struct Service {
     child: Child,
-    started: Instant,
     /// From the start of the process to the first good answer of `/readyz`.
     pub ready_after: Duration,
     log: Arc<Mutex<Vec<String>>>,
@@ -239,9 +252,8 @@ impl Service {
     /// The counts of a sink.
     pub fn counts(&self, sink: &str) -> Counts {
         let (page, label) = (self.page("/metrics"), format!("sink=\"{sink}\""));
-        let outcome = |word: &str| {
-            metric_of(&page, "verdict_relay_sink_events_total", &[&label, &format!("outcome=\"{word}\"")])
-        };
+        let outcome =
+            |word: &str| metric_of(&page, "verdict_relay_sink_events_total", &[&label, &format!("outcome=\"{word}\"")]);
         Counts {
             entered: metric_of(&page, "verdict_relay_sink_entered_total", &[&label]),
             delivered: outcome("delivered"),
@@ -555,7 +567,8 @@ impl Book {
         assert!(strange.is_empty(), "senders were told strange things: {:?}", &strange[..strange.len().min(5)]);
         let ids = arrived.ids();
         let acknowledged = lock(&self.acknowledged);
-        let missing: Vec<_> = acknowledged.keys().filter(|id| !ids.contains(id.as_str()) && !lost.contains(*id)).collect();
+        let missing: Vec<_> =
+            acknowledged.keys().filter(|id| !ids.contains(id.as_str()) && !lost.contains(*id)).collect();
         assert!(missing.is_empty(), "{} of {} acknowledged are lost: {missing:?}", missing.len(), acknowledged.len());
         let sent = lock(&self.sent);
         let mut uids: HashMap<&str, &str> = HashMap::new();

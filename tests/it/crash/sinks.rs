@@ -121,7 +121,10 @@ fn serve(stream: TcpStream, poison: &str, taken: &Mutex<Vec<String>>) {
             lock(taken).extend(ids);
             ("200 OK", r#"{"text":"Success","code":0}"#)
         };
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{words}", words.len());
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{words}",
+            words.len()
+        );
         if stream.get_mut().write_all(answer.as_bytes()).is_err() {
             return;
         }

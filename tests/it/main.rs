@@ -13,6 +13,6 @@ mod crash;
 mod peers;
 #[cfg(feature = "peers")]
 mod peers_answer;
+mod service;
 #[cfg(feature = "peers")]
 mod way;
-mod service;

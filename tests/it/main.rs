@@ -8,9 +8,11 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing; here `pub` marks what the other test files use")]
 
 mod configs;
+mod crash;
 #[cfg(feature = "peers")]
 mod peers;
 #[cfg(feature = "peers")]
 mod peers_answer;
+mod service;
 #[cfg(feature = "peers")]
 mod way;

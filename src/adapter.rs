@@ -15,6 +15,7 @@ use crate::delivery::Delivery;
 use crate::event::{Detection, Finding, Verdict};
 use crate::setting::Problem;
 
+mod items;
 mod json;
 mod native;
 mod vileanalyziz;

@@ -5,17 +5,18 @@
 //!
 //! Not here: what the parts do with their plan. Nothing else knows the `config` crate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::adapter::AdapterPlan;
-use crate::api::ApiConfig;
+use crate::adapter::{self, Adapter, AdapterName};
+use crate::api::{ApiConfig, ApiPlan};
 use crate::event::{Name, SourceId};
 use crate::receive::{RateLimit, ReceiverConfig, ReceiverPlan};
-use crate::route::{Route, RouteConfig};
+use crate::secret::SecretRef;
 use crate::setting::{Problem, Size, Span};
 use crate::sink::{SinkConfig, SinkPlan};
 use crate::verify::{Scheme, VerifyConfig};
@@ -121,10 +122,10 @@ const DAY: std::time::Duration = std::time::Duration::from_hours(24);
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
     /// The platform: `vileanalyziz`, `virustotal` or `native`.
-    pub adapter: String,
+    pub adapter: AdapterName,
     /// Settings of the adapter.
     #[serde(default)]
-    pub options: Option<crate::adapter::AdapterOptions>,
+    pub options: adapter::Options,
     /// How its messages are proven.
     #[serde(default)]
     pub verify: Option<VerifyConfig>,
@@ -163,7 +164,7 @@ pub struct Plan {
     /// The public listener.
     pub receiver: ReceiverPlan,
     /// The private listener.
-    pub api: crate::api::ApiPlan,
+    pub api: ApiPlan,
     /// The store.
     pub store: StoreConfig,
     /// The log.
@@ -173,3 +174,225 @@ pub struct Plan {
     /// The sinks.
     pub sinks: Vec<(Name, SinkPlan)>,
 }
+
+/// A source whose config is valid.
+pub struct SourcePlan {
+    /// Its name.
+    pub id: SourceId,
+    /// What understands its payloads.
+    pub adapter: Arc<dyn Adapter>,
+    /// How its messages are proven.
+    pub scheme: Scheme,
+    /// Its secrets.
+    pub secrets: Vec<SecretRef>,
+    /// Whether secrets under 24 bytes are taken.
+    pub allow_short_secret: bool,
+    /// Most proven requests.
+    pub rate_limit: Option<RateLimit>,
+    /// As written, for `check`: what to enter at the sender.
+    pub verify: VerifyConfig,
+}
+
+impl std::fmt::Debug for SourcePlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourcePlan").field("id", &self.id).field("scheme", &self.scheme).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no plan: everything that is wrong, in the order of the config.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read the config file {path}: {reason}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        reason: String,
+    },
+    /// A file is no TOML, or a key is unknown or of another type.
+    #[error("{0}")]
+    Written(String),
+    /// Everything can be read, and some of it makes no sense.
+    #[error("{}", listed(.0))]
+    Problems(Vec<Problem>),
+}
+
+fn listed(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl Config {
+    /// Reads the files in order and the environment on top.
+    pub fn load(files: &[PathBuf]) -> Result<Self, ConfigError> {
+        Self::layered(files, &std::env::vars().collect())
+    }
+
+    /// As [`Config::load`], with this environment.
+    pub fn layered(files: &[PathBuf], environment: &HashMap<String, String>) -> Result<Self, ConfigError> {
+        let mut builder = ::config::Config::builder();
+        for path in files {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ConfigError::Unreadable { path: path.clone(), reason: reason_of(&error) })?;
+            // Read by itself first: only this way the error names the line, and the file, that it is in.
+            toml::from_str::<Self>(&text).map_err(|error| ConfigError::Written(in_file(path, &error)))?;
+            builder = builder.add_source(::config::File::from_str(&text, ::config::FileFormat::Toml));
+        }
+        let environment = ::config::Environment::with_prefix(ENV_PREFIX)
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(environment.clone().into_iter().collect()));
+        let written = builder.add_source(environment).build().and_then(::config::Config::try_deserialize::<Self>);
+        written.map_err(|error| ConfigError::Written(with_nearest(&error.to_string())))
+    }
+
+    /// Validates everything that can be validated without I/O, and tells all problems at once.
+    pub fn plan(self) -> Result<Plan, ConfigError> {
+        let mut problems = Vec::new();
+        let receiver = kept(self.receiver.plan("receiver"), &mut problems);
+        let api = kept(self.api.plan("api"), &mut problems);
+        if let Some(receiver) = &receiver {
+            check_store(&self.store, receiver.body_bytes_max as u64, &mut problems);
+        }
+        let loopback = receiver.as_ref().is_some_and(|receiver| receiver.listen.ip().is_loopback());
+        let mut sources = Vec::new();
+        for (name, source) in self.sources {
+            match source.plan(&name, loopback) {
+                Ok(source) => sources.push(source),
+                Err(found) => problems.extend(found),
+            }
+        }
+        let names: Vec<Name> = sources.iter().map(|source| source.id.clone()).collect();
+        let mut sinks = Vec::new();
+        for (name, sink) in self.sinks {
+            let key = format!("sinks.{name}");
+            let id = name.parse::<Name>().map_err(|error| vec![Problem::new(&key, error.to_string())]);
+            match (id, sink.plan(&key, &names)) {
+                (Ok(id), Ok(sink)) => sinks.push((id, sink)),
+                (id, sink) => problems.extend(id.err().into_iter().chain(sink.err()).flatten()),
+            }
+        }
+        let signs_url = |source: &SourcePlan| source.scheme.signs_url();
+        if let Some(source) = sources.iter().find(|source| signs_url(source))
+            && receiver.as_ref().is_some_and(|receiver| receiver.public_url.is_empty())
+        {
+            problems.push(Problem::new(
+                "receiver.public_url",
+                format!("source \"{}\" signs the URL: set the base URL by which its sender reaches us", source.id),
+            ));
+        }
+        match (receiver, api) {
+            (Some(receiver), Some(api)) if problems.is_empty() => {
+                Ok(Plan { receiver, api, store: self.store, log: self.log, sources, sinks })
+            }
+            _ => Err(ConfigError::Problems(problems)),
+        }
+    }
+}
+
+impl SourceConfig {
+    fn plan(self, name: &str, loopback: bool) -> Result<SourcePlan, Vec<Problem>> {
+        let key = format!("sources.{name}");
+        let mut problems = Vec::new();
+        let planned = [
+            ("confirm", &self.confirm),
+            ("reconcile", &self.reconcile),
+            ("poll", &self.poll),
+            ("submit", &self.submit),
+            ("jq", &self.jq),
+            ("adapter_file", &self.adapter_file),
+        ];
+        for (field, value) in planned {
+            if value.is_some() {
+                problems.push(Problem::new(format!("{key}.{field}"), "planned, and not built yet: remove this key"));
+            }
+        }
+        let id = kept(name.parse::<Name>().map_err(|error| Problem::new(&key, error.to_string())), &mut problems);
+        let adapter = kept(adapter::plan(&key, &self.adapter, &self.options), &mut problems);
+        let scheme = match &self.verify {
+            Some(verify) => kept(verify.plan(&format!("{key}.verify"), loopback), &mut problems),
+            None => {
+                let words = "say how its messages are proven, like { scheme = \"hmac\", preset = \"standard-webhooks\", secrets = [\"env:SECRET\"] }";
+                problems.push(Problem::new(format!("{key}.verify"), words));
+                None
+            }
+        };
+        let limit = self.rate_limit.map(|limit| limit.plan(&format!("{key}.rate_limit"))).transpose();
+        let rate_limit = kept(limit, &mut problems);
+        match (id, adapter, scheme, self.verify, rate_limit) {
+            (Some(id), Some(adapter), Some(scheme), Some(verify), Some(rate_limit)) if problems.is_empty() => {
+                let (secrets, allow_short_secret) = (verify.secrets.clone(), verify.allow_short_secret);
+                Ok(SourcePlan { id, adapter, scheme, secrets, allow_short_secret, rate_limit, verify })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+fn check_store(store: &StoreConfig, body_bytes_max: u64, problems: &mut Vec<Problem>) {
+    let mut check = |good: bool, key: &str, words: &str| {
+        if !good {
+            problems.push(Problem::new(format!("store.{key}"), words));
+        }
+    };
+    check(store.kind != "kafka", "type", "a store on Kafka is planned and not built yet: use \"disk\"");
+    check(matches!(store.kind.as_str(), "disk" | "kafka"), "type", "use \"disk\"");
+    check(
+        store.dedup.0 >= DAY * 4,
+        "dedup",
+        "at least \"4d\": senders retry for over 3 days, and would be taken for new",
+    );
+    check((1 << 20..=1 << 30).contains(&store.segment_size.0), "segment_size", "between \"1MiB\" and \"1GiB\"");
+    let room = body_bytes_max + (256 << 10);
+    check(
+        store.segment_size.0 > room,
+        "segment_size",
+        "larger than receiver.body_max and 256KiB: a body has to fit one file",
+    );
+    check(store.size_max.0 >= store.segment_size.0 * 4, "size_max", "at least four times store.segment_size");
+    check(!store.retention.0.is_zero(), "retention", "more than nothing: an operator may want to look at what came in");
+}
+
+fn kept<T>(result: Result<T, Problem>, problems: &mut Vec<Problem>) -> Option<T> {
+    result.map_err(|problem| problems.push(problem)).ok()
+}
+
+fn reason_of(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            "there is no such file; name one with --config, or begin with config/quickstart.toml".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The error with its file and line, and the nearest known key.
+fn in_file(path: &Path, error: &toml::de::Error) -> String {
+    format!("{}: {}", path.display(), with_nearest(error.to_string().trim_end()))
+}
+
+/// Adds the nearest known key to an error about an unknown one.
+fn with_nearest(error: &str) -> String {
+    let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let Some((_, rest)) = error.split_once("unknown field ") else { return error.to_owned() };
+    let names = quoted(rest);
+    let Some((wrong, known)) = names.split_first() else { return error.to_owned() };
+    match known.iter().min_by_key(|known| strsim::damerau_levenshtein(wrong, known)) {
+        Some(nearest) if strsim::damerau_levenshtein(wrong, nearest) <= 1 + nearest.len() / 3 => {
+            format!("{error}\ndid you mean `{nearest}`?")
+        }
+        _ => error.to_owned(),
+    }
+}
+
+/// The JSON Schema of the config file, for editors.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(Config);
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is plain JSON");
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests;

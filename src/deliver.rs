@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::backoff::Backoff;
 use crate::event::{Event, Name, Position};
 use crate::route::Route;
-use crate::sink::{Batch, Rendered, Settled, Sink, Stop};
+use crate::sink::{Batch, Render, Rendered, Settled, Sink, Stop};
 use crate::store::ledger::{Cursor, DeadLetter, Head, Ledger, LedgerError, Reader, Stage, Stored};
 
 /// What a deliverer is made of.
@@ -30,7 +30,7 @@ pub struct Parts {
     /// Which events it wants.
     pub route: Route,
     /// An event as the receiver gets it, appended to the buffer; whatever it needs beside the event it has with it.
-    pub render: Box<dyn Fn(&Event, &mut Vec<u8>) + Send>,
+    pub render: Render,
     /// Bounds of a batch.
     pub batch: Batch,
     /// Where the events come from.
@@ -213,7 +213,8 @@ impl Deliverer {
     /// Reads, filters, renders and hands over the next batch; none if there is nothing to read.
     async fn send_batch(&mut self) -> Result<Option<Progress>, LedgerError> {
         let Batch { events_max, bytes_max, wait_max } = self.parts.batch;
-        let stored = block_in_place(|| self.reader.events_after(self.read_to, &self.parts.name, events_max, bytes_max))?;
+        let stored =
+            block_in_place(|| self.reader.events_after(self.read_to, &self.parts.name, events_max, bytes_max))?;
         self.held_back =
             self.in_flight > 0 && (1..events_max).contains(&stored.len()) && self.sent_at.elapsed() < wait_max;
         if stored.is_empty() || self.held_back {

@@ -1,13 +1,19 @@
 //! Verdict Relay.
 
 pub mod adapter;
+pub mod api;
+pub mod app;
 pub mod backoff;
+pub mod cli;
+pub mod config;
 pub mod deliver;
 pub mod delivery;
 pub mod event;
 pub mod format;
 pub mod normalize;
+pub mod ops;
 pub mod ranking;
+pub mod receive;
 pub mod route;
 pub mod secret;
 pub mod setting;

@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The command line of Verdict Relay.
+
+fn main() -> std::process::ExitCode {
+    verdict_relay::cli::run()
+}

@@ -20,7 +20,7 @@ use tokio::task::block_in_place;
 
 use crate::adapter::{Adapter, Outcome};
 use crate::delivery::Delivery;
-use crate::event::{Auth, Event, Finding, Hash, Name, Position, Sha256, SourceId, uid_by_position, uid_of};
+use crate::event::{Auth, Event, Finding, Hash, Name, Position, Sha256, SourceId, shorten, uid_by_position, uid_of};
 use crate::ranking::{self, Candidate, Record as Latest};
 use crate::store::journal::Reader;
 use crate::store::ledger::{DeadLetter, Ledger, LedgerError, Stage, Transaction};
@@ -124,22 +124,19 @@ impl Normalizer {
     fn read(&self, record: &Record) -> Read {
         let meaning = match record.kind {
             Kind::Operator => Meaning::Operator(serde_json::from_slice(&record.stored).ok()),
-            Kind::Delivery => {
-                let source = record.source.clone();
-                Meaning::Delivery(self.interpret(source, record.at, record.stored.clone()))
-            }
+            Kind::Delivery => Meaning::Delivery(self.interpret(&record.source, record.at, record.stored.clone())),
         };
         Read { sequence: record.sequence, at: record.at, meaning }
     }
 
     /// Runs the adapter of the source. A panic in it is a fault of ours, and costs this message only.
-    fn interpret(&self, source: SourceId, received_at: Timestamp, stored: Bytes) -> Message {
+    fn interpret(&self, source: &SourceId, received_at: Timestamp, stored: Bytes) -> Message {
         let mut message = Message { source: source.clone(), received_at, stored, read: Err(String::new()), raw: None };
         let delivery = match Delivery::from_stored(source.clone(), received_at, &message.stored) {
             Ok(delivery) => delivery,
             Err(error) => return Message { read: Err(error.to_string()), ..message },
         };
-        let Some(adapter) = self.adapters.get(&source) else {
+        let Some(adapter) = self.adapters.get(source) else {
             let reason = format!("source \"{source}\" is not in the config any more; add it again and redrive");
             return Message { read: Err(reason), ..message };
         };
@@ -162,14 +159,20 @@ impl Normalizer {
     }
 
     fn apply(&self, transaction: &mut Transaction<'_>, read: Read, tally: &mut Tally) -> Result<(), LedgerError> {
-        match read.meaning {
-            Meaning::Delivery(message) => apply_message(transaction, read.sequence, message, tally),
-            Meaning::Operator(None) => {
-                tracing::error!(sequence = read.sequence, "an operator's request in the journal is not readable, passed over");
+        let operation = match read.meaning {
+            Meaning::Delivery(message) => return apply_message(transaction, read.sequence, message, tally),
+            Meaning::Operator(ref operation) => operation,
+        };
+        match operation {
+            None => {
+                tracing::error!(
+                    sequence = read.sequence,
+                    "an operator's request in the journal is not readable, passed over"
+                );
                 Ok(())
             }
-            Meaning::Operator(Some(Operation::Drop { id })) => transaction.remove_dead_letter(&id).map(|_| ()),
-            Meaning::Operator(Some(Operation::Redrive { id })) => match transaction.dead_letter(&id)? {
+            Some(Operation::Drop { id }) => transaction.remove_dead_letter(id).map(|_| ()),
+            Some(Operation::Redrive { id }) => match transaction.dead_letter(id)? {
                 None => Ok(()),
                 Some(letter) if letter.stage == Stage::Deliver => redrive_event(transaction, read.sequence, &letter),
                 Some(letter) => self.redrive_message(transaction, &read, letter, tally),
@@ -177,7 +180,7 @@ impl Normalizer {
         }
     }
 
-    /// Reads one item of a message again, with the adapter of today.
+    /// Reads a message again, with the adapter of today. What came through the first time is known by its identity.
     fn redrive_message(
         &self,
         transaction: &mut Transaction<'_>,
@@ -185,25 +188,12 @@ impl Normalizer {
         letter: DeadLetter,
         tally: &mut Tally,
     ) -> Result<(), LedgerError> {
-        let mut message = self.interpret(letter.source.clone(), letter.first_at, letter.raw.clone().into());
-        let index = letter.position.0 & Position::INDEX_MAX;
-        let item = match &mut message.read {
-            Err(reason) => Err(std::mem::take(reason)),
-            Ok(items) => items.drain(..).nth(usize::try_from(index).unwrap_or(usize::MAX)).transpose(),
-        };
-        match item {
-            Err(reason) => {
-                let again = DeadLetter { reason, attempts: 1, last_at: read.at, ..letter };
-                return transaction.put_dead_letter(&again);
-            }
-            // An item that is not there any more is one that today's adapter counts as nothing.
-            Ok(None) => {}
-            Ok(Some(outcome)) => {
-                let position = Position::new(read.sequence, index);
-                apply_outcome(transaction, position, &message, outcome, true, tally)?;
-            }
+        let message = self.interpret(&letter.source, letter.first_at, letter.raw.clone().into());
+        let odd = apply_items(transaction, read.sequence, message, true, tally)?;
+        if odd.is_empty() {
+            return transaction.remove_dead_letter(&letter.id).map(|_| ());
         }
-        transaction.remove_dead_letter(&letter.id).map(|_| ())
+        transaction.put_dead_letter(&DeadLetter { reason: told(&odd), attempts: 1, last_at: read.at, ..letter })
     }
 }
 
@@ -238,46 +228,73 @@ struct Raw {
     size: u64,
 }
 
+/// Applies a message; what is odd in it becomes one dead letter that keeps the whole message.
 fn apply_message(
     transaction: &mut Transaction<'_>,
     sequence: u64,
-    mut message: Message,
+    message: Message,
     tally: &mut Tally,
 ) -> Result<(), LedgerError> {
-    let read = std::mem::replace(&mut message.read, Ok(Vec::new()));
-    let items = read.unwrap_or_else(|reason| vec![Err(reason)]);
-    if items.is_empty() {
-        tally.delivery(&message.source, "ignored");
-    }
-    for (index, item) in (0..).zip(items) {
-        let position = Position::new(sequence, index);
-        match item {
-            Ok(outcome) => apply_outcome(transaction, position, &message, outcome, false, tally)?,
-            Err(reason) => bury(transaction, position, &message, reason, tally)?,
-        }
-    }
-    Ok(())
+    let (source, received_at, stored) = (message.source.clone(), message.received_at, message.stored.clone());
+    let odd = apply_items(transaction, sequence, message, false, tally)?;
+    let Some((index, _)) = odd.first() else { return Ok(()) };
+    let letter = DeadLetter {
+        id: format!("n-{sequence}"),
+        stage: Stage::Normalize,
+        sink: None,
+        source,
+        position: Position::new(sequence, *index),
+        reason: told(&odd),
+        attempts: 1,
+        first_at: received_at,
+        last_at: received_at,
+        raw: stored.to_vec(),
+    };
+    tracing::warn!(source = %letter.source, id = %letter.id, reason = %letter.reason, "a message of source {} could not be read, kept as dead letter {}", letter.source, letter.id);
+    transaction.put_dead_letter(&letter)
 }
 
-fn apply_outcome(
+/// Applies every item of a message; gives the odd ones, by their place.
+fn apply_items(
     transaction: &mut Transaction<'_>,
-    position: Position,
-    message: &Message,
-    outcome: Outcome,
+    sequence: u64,
+    mut message: Message,
     redriven: bool,
     tally: &mut Tally,
-) -> Result<(), LedgerError> {
-    match outcome {
-        Outcome::Verdict(finding) => apply_finding(transaction, position, message, *finding, redriven, tally),
-        Outcome::NotReady | Outcome::Job | Outcome::Ignore => {
-            tally.delivery(&message.source, "ignored");
-            Ok(())
-        }
-        Outcome::Pointer(_) => {
-            let reason = "only points to a report, and this version does not fetch reports; redrive it after an update";
-            bury(transaction, position, message, reason.to_owned(), tally)
+) -> Result<Vec<(u64, String)>, LedgerError> {
+    let read = std::mem::replace(&mut message.read, Ok(Vec::new()));
+    let items = read.unwrap_or_else(|reason| vec![Err(reason)]);
+    let mut odd = Vec::new();
+    for (index, item) in (0..).zip(items) {
+        match item {
+            Ok(Outcome::Verdict(finding)) => {
+                let position = Position::new(sequence, index);
+                apply_finding(transaction, position, &message, *finding, redriven, tally)?;
+            }
+            Ok(Outcome::NotReady | Outcome::Job | Outcome::Ignore) => tally.delivery(&message.source, "ignored"),
+            Ok(Outcome::Pointer(_)) => odd.push((index, POINTER.to_owned())),
+            Err(reason) => odd.push((index, reason)),
         }
     }
+    for _ in &odd {
+        tally.delivery(&message.source, "dead");
+    }
+    Ok(odd)
+}
+
+/// Nothing fetches reports yet, and an acknowledged pointer must not just vanish.
+const POINTER: &str =
+    "the message only points to a report, and this version does not fetch reports; redrive it after an update";
+/// Most bytes of a reason: a page may hold a thousand odd items, and a person reads the first few.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// The reasons in one text.
+fn told(odd: &[(u64, String)]) -> String {
+    let mut reason = odd.iter().map(|(_, reason)| reason.as_str()).collect::<Vec<_>>().join("; ");
+    if shorten(&mut reason, REASON_BYTES_MAX) {
+        reason.push_str(&format!(" ... ({} odd items)", odd.len()));
+    }
+    reason
 }
 
 /// Gives a finding its identity and its place in the subject's history.
@@ -310,7 +327,7 @@ fn apply_finding(
     let candidate = Candidate { finding: &finding, auth: raw.auth, received_at: message.received_at, position, uid };
     let ranked = ranking::rank(latest.as_ref(), &candidate);
     if let Some(record) = &ranked.record {
-        transaction.put_record(&key, source, position, message.received_at, record)?;
+        transaction.put_record(&key, source, record.position, message.received_at, record)?;
     }
     tally.delivery(source, "normalized");
     tally.verdicts.push((source.clone(), finding.verdict.word()));
@@ -334,35 +351,11 @@ fn apply_finding(
     transaction.put_event(position, None, event)
 }
 
-/// Makes a dead letter of an item that could not be read; it keeps the whole message.
-fn bury(
-    transaction: &mut Transaction<'_>,
-    position: Position,
-    message: &Message,
-    reason: String,
-    tally: &mut Tally,
-) -> Result<(), LedgerError> {
-    let letter = DeadLetter {
-        id: format!("n-{position}"),
-        stage: Stage::Normalize,
-        sink: None,
-        source: message.source.clone(),
-        position,
-        reason,
-        attempts: 1,
-        first_at: message.received_at,
-        last_at: message.received_at,
-        raw: message.stored.to_vec(),
-    };
-    tracing::warn!(source = %letter.source, id = %letter.id, reason = %letter.reason, "a message of source {} could not be read, kept as dead letter {}", letter.source, letter.id);
-    tally.delivery(&message.source, "dead");
-    transaction.put_dead_letter(&letter)
-}
-
 /// Sends a refused event again to the one sink that refused it.
 fn redrive_event(transaction: &mut Transaction<'_>, sequence: u64, letter: &DeadLetter) -> Result<(), LedgerError> {
     let Ok(event) = serde_json::from_slice::<Event>(&letter.raw) else {
-        let reason = "the event it keeps is not readable, so it cannot be sent again; its delivery is in the journal".to_owned();
+        let reason =
+            "the event it keeps is not readable, so it cannot be sent again; its delivery is in the journal".to_owned();
         return transaction.put_dead_letter(&DeadLetter { reason, ..letter.clone() });
     };
     let position = Position::new(sequence, 0);

@@ -35,7 +35,10 @@ impl RouteConfig {
         let mut problems = Vec::new();
         let mut problem = |name: &str, message: String| problems.push(Problem::new(format!("{key}.{name}"), message));
         if self.jq.is_some() {
-            problem("jq", "conditions in jq are planned and not built yet: use verdicts, sources and score_min".to_owned());
+            problem(
+                "jq",
+                "conditions in jq are planned and not built yet: use verdicts, sources and score_min".to_owned(),
+            );
         }
         if self.score_min.is_some_and(|score| score > 100) {
             problem("score_min", "a risk score is 0 to 100".to_owned());

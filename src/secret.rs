@@ -17,6 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
@@ -150,6 +151,8 @@ pub struct KeyState {
     pub reference: SecretRef,
     /// Since when its value has been what it is: the file's time, or when the ring was opened; none while there is no value.
     pub since: Option<Timestamp>,
+    /// How long ago it was last read with success: some seconds while all is well, growing while it cannot be read.
+    pub read_age: Option<Duration>,
     /// Why it could not be read the last time, if it could not.
     pub error: Option<SecretError>,
 }
@@ -159,7 +162,7 @@ impl KeyRing {
     ///
     /// `now` is the age of values whose place keeps no time. `allow_short` lets values under 24 bytes pass.
     pub async fn open(references: Vec<SecretRef>, allow_short: bool, now: Timestamp) -> Self {
-        let slot = |reference| Slot { reference, value: None, since: now, error: None };
+        let slot = |reference| Slot { reference, value: None, since: now, read_at: None, error: None };
         let (publish, keys) = watch::channel(Arc::new(Vec::new()));
         let slots = Slots { all: references.into_iter().map(slot).collect(), allow_short, publish };
         let ring = Self { keys, slots: Arc::new(Mutex::new(slots)) };
@@ -193,6 +196,7 @@ impl KeyRing {
         let state = |slot: &Slot| KeyState {
             reference: slot.reference.clone(),
             since: slot.value.as_ref().map(|_| slot.since),
+            read_age: slot.read_at.map(|at| at.elapsed()),
             error: slot.error.clone(),
         };
         slots.all.iter().map(state).collect()
@@ -213,6 +217,7 @@ struct Slot {
     /// The last good value.
     value: Option<Secret>,
     since: Timestamp,
+    read_at: Option<Instant>,
     /// What went wrong the last time; kept so that it is logged once.
     error: Option<SecretError>,
 }
@@ -257,6 +262,7 @@ impl Slot {
                 return false;
             }
         };
+        self.read_at = Some(Instant::now());
         if self.error.take().is_some() {
             info!(secret = %self.shown(), "secret {} can be read again", self.shown());
         }
@@ -449,7 +455,7 @@ mod tests {
         assert_eq!(values(&ring), [next]);
         let state = ring.states().await.remove(1);
         assert!(matches!(state.error, Some(SecretError::Unreadable { .. })));
-        assert!(state.since.is_some_and(|since| since > Timestamp::UNIX_EPOCH));
+        assert!(state.since.is_some_and(|since| since > Timestamp::UNIX_EPOCH) && state.read_age.is_some());
 
         fs::write(&path, GOOD).expect("write");
         ring.refresh().await;

@@ -15,6 +15,8 @@ use async_trait::async_trait;
 use serde::Deserialize;
 
 use crate::event::{Event, Name, Position, shorten};
+use crate::format::{Format, Style};
+use crate::route::{Route, RouteConfig};
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::{Problem, Size, Span};
 
@@ -38,12 +40,16 @@ macro_rules! sink_config {
             /// How many events travel together.
             #[serde(default)]
             pub batch: $crate::sink::BatchConfig,
+            /// Which events it gets; all by default.
+            #[serde(default, rename = "where")]
+            pub route: $crate::route::RouteConfig,
         }
 
         impl $name {
             /// The keys that every sink has.
             pub(in crate::sink) fn common(&self) -> $crate::sink::CommonConfig {
-                $crate::sink::CommonConfig { start: self.start, on_full: self.on_full, batch: self.batch }
+                let (start, on_full, batch) = (self.start, self.on_full, self.batch);
+                $crate::sink::CommonConfig { start, on_full, batch, route: self.route.clone() }
             }
         }
     };
@@ -71,8 +77,8 @@ pub enum SinkConfig {
 }
 
 impl SinkConfig {
-    /// Validates everything that can be validated without I/O; `key` is the path in the config (`sinks.lake`).
-    pub fn plan(self, key: &str) -> Result<SinkPlan, Vec<Problem>> {
+    /// Validates everything that can be validated without I/O; `key` is the path in the config (`sinks.lake`), `sources` are all that there are.
+    pub fn plan(self, key: &str, sources: &[Name]) -> Result<SinkPlan, Vec<Problem>> {
         let (common, defaults) = match &self {
             Self::Kafka(config) => (config.common(), kafka::BATCH),
             Self::SplunkHec(config) => (config.common(), splunk_hec::BATCH),
@@ -87,9 +93,20 @@ impl SinkConfig {
             Self::File(config) => config.plan(key).map(Kind::File),
             Self::Console(config) => Ok(Kind::Console(config.plan())),
         };
-        match (kind, common.batch.plan(defaults, key)) {
-            (Ok(kind), Ok(batch)) => Ok(SinkPlan { start: common.start, on_full: common.on_full, batch, kind }),
-            (kind, batch) => Err(kind.err().into_iter().chain(batch.err()).flatten().collect()),
+        let route = common.route.plan(&format!("{key}.where"), sources);
+        let kind = match common.on_full {
+            OnFull::Block => kind,
+            OnFull::DeadLetter => {
+                let words =
+                    "setting a sink's events aside when the store is full is planned and not built yet: use \"block\"";
+                Err(kind.err().into_iter().flatten().chain([Problem::new(format!("{key}.on_full"), words)]).collect())
+            }
+        };
+        match (kind, common.batch.plan(defaults, key), route) {
+            (Ok(kind), Ok(batch), Ok(route)) => Ok(SinkPlan { start: common.start, batch, route, kind }),
+            (kind, batch, route) => {
+                Err(kind.err().into_iter().chain(batch.err()).chain(route.err()).flatten().collect())
+            }
         }
     }
 }
@@ -99,10 +116,10 @@ impl SinkConfig {
 pub struct SinkPlan {
     /// Where it begins when it has no cursor yet.
     pub start: Start,
-    /// What happens to its events when the store is full.
-    pub on_full: OnFull,
     /// How many events travel together.
     pub batch: Batch,
+    /// Which events it gets.
+    pub route: Route,
     /// What it is.
     pub kind: Kind,
 }
@@ -132,6 +149,17 @@ impl SinkPlan {
         }
     }
 
+    /// How an event is written for this sink. `style` is ours, unless the sink has a host name of its own.
+    pub fn render(&self, style: Style) -> Render {
+        match &self.kind {
+            Kind::Kafka(plan) => plan.render(style),
+            Kind::SplunkHec(plan) => plan.render(style),
+            Kind::Syslog(plan) => plan.render(style),
+            Kind::File(plan) => plan.render(style),
+            Kind::Console(plan) => plan.render(style),
+        }
+    }
+
     /// Puts the live sink together; nothing is connected before [`Sink::open`].
     pub fn build(self, name: &Name, secrets: KeyRing) -> Box<dyn Sink> {
         match self.kind {
@@ -144,12 +172,21 @@ impl SinkPlan {
     }
 }
 
+/// Appends an event as its receiver gets it, complete and within the receiver's budget.
+pub type Render = Box<dyn Fn(&Event, &mut Vec<u8>) + Send>;
+
+/// The format of a sink whose config names none.
+const fn default_format() -> Format {
+    Format::Ocsf
+}
+
 /// The keys that every sink has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct CommonConfig {
     start: Start,
     on_full: OnFull,
     batch: BatchConfig,
+    route: RouteConfig,
 }
 
 /// Where a sink begins when it has no cursor yet.
@@ -244,7 +281,7 @@ pub trait Sink: Send {
     /// Hands a batch over. It may return before the receiver has it: then the batch is in flight until `settled` speaks of it.
     async fn send(&mut self, batch: &[Rendered]) -> Result<(), Stop>;
 
-    /// Waits until the receiver has taken or refused something that is in flight.
+    /// Waits until the receiver has taken or refused the oldest batch in flight: one answer for each batch, in order.
     ///
     /// Cancel safe: dropping the future loses no answer. Waits for ever when nothing is in flight.
     async fn settled(&mut self) -> Result<Settled, Stop>;
@@ -358,34 +395,118 @@ fn refused_for_line_end(batch: &[Rendered]) -> Option<Settled> {
 /// What [`Settled::Refused`] and [`Stop`] carry of a receiver's answer.
 const WORDS_BYTES_MAX: usize = 1024;
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(toml: &str) -> Result<SinkConfig, String> {
+        toml::from_str(toml).map_err(|error| error.to_string())
+    }
+
+    const ONE_OF_EACH: [&str; 5] = [
+        r#"type = "kafka"
+           brokers = ["localhost:9092"]
+           topic = "verdicts"
+           format = "ocsf"
+           options = { "compression.type" = "zstd", "linger.ms" = 5, "sasl.password" = "env:KAFKA_PASSWORD" }"#,
+        r#"type = "splunk_hec"
+           endpoints = ["https://splunk:8088"]
+           tokens = ["env:HEC_TOKEN", "env:HEC_TOKEN_NEXT"]
+           acks = "auto"
+           index = "security"
+           batch = { events_max = 500, bytes_max = "1MiB", wait_max = "1s" }
+           tls = { ca = "splunk-ca.pem" }"#,
+        r#"type = "syslog"
+           profile = "qradar"
+           address = "tls://qradar:6514"
+           hostname = "verdict-relay""#,
+        r#"type = "file"
+           path = "verdicts.ndjson"
+           format = "ocsf"
+           start = "earliest"
+           on_full = "dead_letter""#,
+        r#"type = "console""#,
+    ];
+
+    #[test]
+    fn the_sinks_of_the_handbook_are_valid() {
+        let plans = ONE_OF_EACH.map(|toml| parse(toml).expect("is a config").plan("sinks.x").expect("is valid"));
+        assert_eq!(plans[0].secrets(), [SecretRef("env:KAFKA_PASSWORD".to_owned())]);
+        assert_eq!(plans[1].secrets().len(), 2);
+        assert_eq!(plans[1].batch, splunk_hec::BATCH);
+        assert_eq!((plans[3].start, plans[3].on_full), (Start::Earliest, OnFull::DeadLetter));
+        assert_eq!((plans[4].start, plans[4].on_full), (Start::Now, OnFull::Block));
+    }
+
+    #[test]
+    fn every_valid_sink_fits_the_schema_and_a_misspelt_one_does_not() {
+        let schema = serde_json::to_value(schemars::schema_for!(SinkConfig)).expect("is JSON");
+        let validator = jsonschema::validator_for(&schema).expect("is a schema");
+        for sink in ONE_OF_EACH {
+            let mut json: serde_json::Value = toml::from_str(sink).expect("is TOML");
+            if let Some(error) = validator.iter_errors(&json).next() {
+                panic!("{sink}: {error}");
+            }
+            json["bach"] = serde_json::json!({});
+            assert!(!validator.is_valid(&json), "{sink}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_known_ones() {
+        for (toml, words) in [
+            ("type = \"file\"\npath = \"x\"\nbach = 1", ["unknown field `bach`", "`batch`"]),
+            ("type = \"file\"\npath = \"x\"\nbatch = { events = 1 }", ["unknown field `events`", "`events_max`"]),
+            ("type = \"splunk\"", ["unknown variant `splunk`", "`splunk_hec`"]),
+        ] {
+            let error = parse(toml).expect_err(toml);
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_batch_has_bounds_and_all_mistakes_are_told_at_once() {
+        let toml = r#"type = "file"
+            path = "/"
+            batch = { events_max = 0, bytes_max = "1GiB", wait_max = "2m" }"#;
+        let problems = parse(toml).expect("is a config").plan("sinks.x").expect_err("four mistakes");
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        let batch = ["sinks.x.batch.events_max", "sinks.x.batch.bytes_max", "sinks.x.batch.wait_max"];
+        assert_eq!(keys, [&["sinks.x.path"][..], &batch].concat());
+    }
+
+    #[test]
+    fn a_number_from_the_environment_counts_as_one() {
+        let variables = [
+            ("VERDICT_RELAY__SINKS__X__TYPE", "file"),
+            ("VERDICT_RELAY__SINKS__X__PATH", "x.ndjson"),
+            ("VERDICT_RELAY__SINKS__X__BATCH__EVENTS_MAX", "7"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = config::Environment::with_prefix("VERDICT_RELAY")
+            .prefix_separator("__")
+            .separator("__")
+            .try_parsing(true)
+            .source(Some(variables.into_iter().collect()));
+        let layered = config::Config::builder().add_source(environment).build().expect("builds");
+        let sink: SinkConfig = layered.get("sinks.x").expect("is a sink");
+        assert_eq!(sink.plan("sinks.x").expect("is valid").batch.events_max, 7);
+    }
+}
+
 /// What the tests of the sinks share.
 #[cfg(test)]
 mod testing {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::event::{Activity, Auth, Finding, Hash, Standing, Subject, Verdict};
+    use crate::event::{Hash, SubjectId, Verdict, sample};
 
-    /// An event at a position; its subject is a file whose SHA-256 repeats the position.
+    /// An event at a position; its uid and its subject repeat the position.
     pub(super) fn rendered(position: u64, body: &str) -> Rendered {
         let digit = u8::try_from(position % 256).expect("is below 256");
-        let subject = Subject::file(Some(Hash([digit; 32])), None, None).expect("has a hash");
-        let event = Event {
-            uid: Hash([digit; 16]),
-            source: "portal".parse().expect("a name"),
-            provider: "Portal".to_owned(),
-            auth: Auth::Signature,
-            received_at: Timestamp::UNIX_EPOCH,
-            effective_at: Timestamp::UNIX_EPOCH,
-            clock_suspect: false,
-            raw_sha256: Hash([0; 32]),
-            raw_size: 2,
-            finding: Finding::new(subject, Verdict::Malicious),
-            activity: Activity::Create,
-            standing: Standing::Latest,
-            previous: None,
-            replay: false,
-        };
+        let mut event = sample::bare(SubjectId::Sha256(Hash([digit; 32])), Verdict::Malicious);
+        event.uid = Hash([digit; 16]);
         Rendered { position: Position(position), event: Arc::new(event), body: body.as_bytes().to_vec() }
     }
 
@@ -412,5 +533,28 @@ mod testing {
         let made = std::process::Command::new("bash").arg(script).arg(folder.path()).output().expect("openssl runs");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         folder
+    }
+
+    /// A TLS server with the certificate `server` of [`certificates`]; asks for one of the same CA if `wants_client`.
+    pub(super) fn acceptor(folder: &std::path::Path, wants_client: bool) -> tokio_rustls::TlsAcceptor {
+        use rustls::pki_types::pem::PemObject;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+        let pem = |name: &str| CertificateDer::from_pem_file(folder.join(name)).expect("is a certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has suites");
+        let builder = if wants_client {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(pem("ca.pem")).expect("is a CA");
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().expect("has a root"))
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).expect("is a key");
+        let config = builder.with_single_cert(vec![pem("server.pem")], key).expect("belong together");
+        tokio_rustls::TlsAcceptor::from(Arc::new(config))
     }
 }

@@ -5,7 +5,9 @@
 //!
 //! Not here: the files themselves (`store/journal`, `store/ledger`), what a record means (`delivery`, `normalize`).
 
+pub mod folder;
 pub mod journal;
+pub mod keeper;
 pub mod ledger;
 
 use async_trait::async_trait;

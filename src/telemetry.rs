@@ -104,7 +104,9 @@ impl Metrics {
 
     /// Items of deliveries that were read: `normalized`, `duplicate`, `ignored`, `dead` or `fetching`.
     pub fn deliveries(&self, source: &str, outcome: &str, count: u64) {
-        self.deliveries.get_or_create(&BySourceOutcome { source: source.into(), outcome: outcome.into() }).inc_by(count);
+        self.deliveries
+            .get_or_create(&BySourceOutcome { source: source.into(), outcome: outcome.into() })
+            .inc_by(count);
     }
 
     /// One event with a known id and another content.
@@ -174,9 +176,12 @@ impl Metrics {
 }
 
 /// Sends the log to stderr: as JSON lines, or as plain text for a terminal. `RUST_LOG` sets what is shown.
+///
+/// actix-http is silent by default: it logs an error for every malformed request that a stranger sends.
 pub fn log_to_stderr(json: bool, default_level: &str) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_level));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{default_level},actix_http=off")));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second set-up in one process (tests) keeps the first one.
     let _already_set = if json {

@@ -26,6 +26,7 @@ use crate::delivery::Evidence;
 use crate::event::Auth;
 use crate::secret::Key;
 
+pub(crate) use self::config::parse_network;
 pub use self::config::{Algorithm, Encoding, Over, Parts, SchemeName, TimestampUnit, VerifyConfig};
 pub use self::hmac::HmacScheme;
 pub use self::preset::Preset;
@@ -78,6 +79,7 @@ pub struct Proven {
     evidence: Evidence,
     /// Identifies an exact repeat.
     repeat: Option<[u8; 16]>,
+    ping: bool,
 }
 
 impl Proven {
@@ -87,6 +89,11 @@ impl Proven {
     /// nor a delivery id stands beside it, so that the same words may be a new message.
     pub const fn repeat(&self) -> Option<[u8; 16]> {
         self.repeat
+    }
+
+    /// Whether the sender only tries whether we are there: nothing to keep.
+    pub const fn is_ping(&self) -> bool {
+        self.ping
     }
 
     /// The body, and what is kept of the request.
@@ -280,7 +287,7 @@ pub fn verify(
         content_type: text_header(request, "content-type"),
         headers: kept_headers(scheme, request),
     };
-    Ok(Proven { body, evidence, repeat: proof.repeat })
+    Ok(Proven { body, evidence, repeat: proof.repeat, ping: proof.ping })
 }
 
 /// The headers by which that source's sender would prove `body`, with the first of the keys: for `send`.
@@ -331,11 +338,12 @@ struct Proof {
     signed_at: Option<Timestamp>,
     sender_id: Option<String>,
     repeat: Option<[u8; 16]>,
+    ping: bool,
 }
 
 impl Proof {
     const fn of(how: How) -> Self {
-        Self { how, signed_at: None, sender_id: None, repeat: None }
+        Self { how, signed_at: None, sender_id: None, repeat: None, ping: false }
     }
 }
 

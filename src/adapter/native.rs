@@ -27,7 +27,8 @@
 
 use jiff::Timestamp;
 
-use super::json::{Document, Fault, Outcomes, Value, each, one};
+use super::items::{Outcomes, each, one};
+use super::json::{Document, Fault, Value};
 use super::{Adapter, Hits, NormalizeError, Outcome, score_of};
 use crate::delivery::Delivery;
 use crate::event::{Approval, Finding, LIST_MAX, Subject, SubjectId, TEXT_BYTES_MAX, Verdict};

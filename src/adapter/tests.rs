@@ -179,7 +179,7 @@ fn bodies_of_our_own() -> Vec<(&'static str, &'static str, String, &'static str)
 }
 
 #[test]
-fn texts_of_the_sender_never_reach_an_error() {
+fn values_of_the_sender_never_reach_an_error() {
     let canary = "canary-4711";
     for adapter in BUILT.map(built) {
         for body in [
@@ -247,7 +247,7 @@ fn huge_bodies_end_in_bounded_time_and_few_outcomes() {
         for adapter in BUILT.map(built) {
             let start = Instant::now();
             let outcomes = normalize(adapter.as_ref(), body.as_bytes()).unwrap_or_default();
-            assert!(outcomes.len() <= json::ODD_ITEMS_MAX + 1, "{}", outcomes.len());
+            assert!(outcomes.len() <= items::ODD_ITEMS_MAX + 1, "{}", outcomes.len());
             let seconds_max = if cfg!(debug_assertions) { 10.0 } else { 0.5 };
             let seconds = start.elapsed().as_secs_f64();
             assert!(seconds < seconds_max, "{}: {seconds} s for {}", adapter.provider(), &body[..20]);

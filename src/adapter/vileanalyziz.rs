@@ -6,7 +6,8 @@
 //!
 //! Invariant: the verdict comes from the verdict word alone; neither a score nor an approval ever makes a file clean.
 
-use super::json::{Document, Fault, Outcomes, Value, each, one, refusal};
+use super::items::{Outcomes, each, one};
+use super::json::{Document, Fault, Value};
 use super::{Adapter, Hits, NormalizeError, Outcome, score_of};
 use crate::delivery::Delivery;
 use crate::event::{Approval, Finding, LIST_MAX, Subject, Verdict};
@@ -25,11 +26,11 @@ impl Adapter for VileAnalyziz {
         if root.is_list() {
             return each(root, root, message);
         }
-        let [files, inner] = root.fields_in_any_spelling(["files", "file"]).map_err(|fault| refusal(root, fault))?;
+        let [files, inner] = root.fields_in_any_spelling(["files", "file"]).map_err(|fault| fault.refuses(root))?;
         match (files, inner) {
             (Some(files), None) => each(root, files, |item| file(item, &Envelope::default())),
             (Some(files), Some(_)) => {
-                Err(refusal(root, files.fault("stands beside a file, so which one is meant is a guess")))
+                Err(files.fault("stands beside a file, so which one is meant is a guess").refuses(root))
             }
             (None, _) => one(root, message(root)),
         }

@@ -53,14 +53,17 @@ fn profiles() -> Vec<Profile> {
 
 /// Events that differ in everything that a renderer branches on.
 fn table() -> Vec<Event> {
-    let mut all = vec![sample::full(), sample::biggest(), sample::hostile("T1055.012")];
+    let mut all = vec![sample::full(), sample::hostile("T1055.012")];
+    for activity in [Activity::Create, Activity::Update, Activity::Close, Activity::Scan] {
+        all.push(Event { activity, ..sample::biggest() });
+    }
     for verdict in Verdict::ALL {
         for activity in [Activity::Create, Activity::Update, Activity::Close, Activity::Scan] {
             for mut event in sample::subjects().into_iter().map(|id| sample::bare(id, verdict)) {
                 event.activity = activity;
                 all.push(event);
             }
-            for mut event in [sample::event(verdict), sample::full(), sample::biggest()] {
+            for mut event in [sample::event(verdict), sample::full()] {
                 event.activity = activity;
                 event.finding.verdict = verdict;
                 event.standing = Standing::Superseded;

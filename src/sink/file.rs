@@ -14,8 +14,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{Batch, Rendered, Settled, Sink, Stop, refused_for_line_end};
+use super::{Batch, Render, Rendered, Settled, Sink, Stop, refused_for_line_end};
 use crate::event::Position;
+use crate::format::{Format, Style};
 use crate::setting::Problem;
 
 sink_config! {
@@ -23,16 +24,18 @@ sink_config! {
     pub struct FileConfig {
         /// File to append to; made with mode 0600 if there is none. Its folder has to exist.
         pub path: PathBuf,
-        /// How an event is written: `ocsf` (default), `ecs`, `cef` or `leef`.
-        pub format: Option<String>,
+        /// How an event is written.
+        #[serde(default = "crate::sink::default_format")]
+        pub format: Format,
     }
 }
 
 sink_config! {
     /// One event a line, on standard output.
     pub struct ConsoleConfig {
-        /// How an event is written: `ocsf` (default), `ecs`, `cef` or `leef`.
-        pub format: Option<String>,
+        /// How an event is written.
+        #[serde(default = "crate::sink::default_format")]
+        pub format: Format,
     }
 }
 
@@ -60,24 +63,32 @@ impl ConsoleConfig {
 #[derive(Debug, Clone)]
 pub struct FilePlan {
     path: PathBuf,
-    /// Word of the format, if it is not the default.
-    pub format: Option<String>,
+    format: Format,
 }
 
 /// Standard output.
 #[derive(Debug, Clone)]
 pub struct ConsolePlan {
-    /// Word of the format, if it is not the default.
-    pub format: Option<String>,
+    format: Format,
 }
 
 impl FilePlan {
+    pub(super) fn render(&self, style: Style) -> Render {
+        let format = self.format;
+        Box::new(move |event, out| format.render(event, &style, out))
+    }
+
     pub(super) fn build(self) -> FileSink {
         FileSink { path: self.path, file: None, writing: None, refused: None }
     }
 }
 
 impl ConsolePlan {
+    pub(super) fn render(&self, style: Style) -> Render {
+        let format = self.format;
+        Box::new(move |event, out| format.render(event, &style, out))
+    }
+
     #[expect(clippy::unused_self, reason = "every plan is built the same way")]
     pub(super) fn build(self) -> ConsoleSink {
         ConsoleSink { written: None }
@@ -261,7 +272,7 @@ mod tests {
     use crate::sink::testing::{batch, rendered};
 
     fn sink(path: &Path) -> FileSink {
-        FilePlan { path: path.to_owned(), format: None }.build()
+        FilePlan { path: path.to_owned(), format: Format::Ocsf }.build()
     }
 
     fn read(path: &Path) -> String {

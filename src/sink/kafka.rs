@@ -28,8 +28,9 @@ use tokio::task::spawn_blocking;
 use self::errors::{Class, class, stop};
 pub use self::options::OptionValue;
 use self::options::Options;
-use super::{Batch, Rendered, Settled, Sink, Stop, words_of_receiver};
+use super::{Batch, Render, Rendered, Settled, Sink, Stop, words_of_receiver};
 use crate::event::{Event, Name, Position};
+use crate::format::{Format, Style};
 use crate::secret::{KeyRing, Secret, SecretRef};
 use crate::setting::Problem;
 use crate::tls::ClientTlsConfig;
@@ -41,8 +42,9 @@ sink_config! {
         pub brokers: Vec<String>,
         /// Topic for all events. It has to exist.
         pub topic: String,
-        /// How an event is written: `ocsf` (default), `ecs`, `cef` or `leef`.
-        pub format: Option<String>,
+        /// How an event is written.
+        #[serde(default = "crate::sink::default_format")]
+        pub format: Format,
         /// Options of librdkafka by name. A secret is written as a reference (`env:NAME`, `file:PATH`). What could lose events or switch verification off is refused.
         #[serde(default)]
         pub options: BTreeMap<String, OptionValue>,
@@ -60,8 +62,7 @@ pub struct KafkaPlan {
     brokers: String,
     topic: String,
     options: Options,
-    /// Word of the format, if it is not the default.
-    pub format: Option<String>,
+    format: Format,
 }
 
 impl KafkaConfig {
@@ -150,8 +151,13 @@ impl KafkaPlan {
         self.options.secret.values().cloned().collect()
     }
 
+    pub(super) fn render(&self, style: Style) -> Render {
+        let format = self.format;
+        Box::new(move |event, out| format.render(event, &style, out))
+    }
+
     pub(super) fn build(self, name: &Name, secrets: KeyRing) -> KafkaSink {
-        KafkaSink { plan: self, name: name.clone(), secrets, live: None, next_number: 0, answers: VecDeque::new() }
+        KafkaSink { plan: self, name: name.clone(), secrets, live: None, next_number: 0, alone_until: None }
     }
 
     /// What the producer is made with; a secret that `value_of` does not have is an error that names it.
@@ -174,10 +180,7 @@ impl KafkaPlan {
 
     /// `application/json` unless the format is no JSON.
     fn content_type(&self) -> &'static str {
-        match self.format.as_deref() {
-            Some("cef" | "leef") => "text/plain; charset=utf-8",
-            _ => "application/json",
-        }
+        if self.format.is_json() { "application/json" } else { "text/plain; charset=utf-8" }
     }
 
     fn stop(&self, class: Class, words: &str) -> Stop {
@@ -193,8 +196,9 @@ pub(super) struct KafkaSink {
     live: Option<Live>,
     /// Number of the next message; never reused, so a late report of an earlier try is known as such.
     next_number: usize,
-    /// What `settled` will say next.
-    answers: VecDeque<Result<Settled, Stop>>,
+    /// Until this is settled, batches travel one at a time. A broker refuses all records that the library put together, so a
+    /// refusal only means something for a batch that had no company.
+    alone_until: Option<Position>,
 }
 
 struct Live {
@@ -205,7 +209,6 @@ struct Live {
 #[async_trait]
 impl Sink for KafkaSink {
     async fn open(&mut self, from: Position) -> Result<Position, Stop> {
-        self.answers.clear();
         if let Some(live) = self.live.take() {
             // Purges what is queued, and waits for the library's threads.
             drop(spawn_blocking(move || drop(live)).await);
@@ -244,20 +247,24 @@ impl Sink for KafkaSink {
     }
 
     async fn settled(&mut self) -> Result<Settled, Stop> {
-        loop {
-            if let Some(answer) = self.answers.pop_front() {
-                return answer;
-            }
-            let Some(live) = &self.live else { return std::future::pending().await };
-            match live.reports.next().await {
-                Next::Flight(flight) => self.answers = flight.conclude(&live.reports, &self.plan),
-                Next::Refused(class, words) => self.answers.push_back(Err(self.plan.stop(class, &words))),
-            }
-            // Refused or stopped: nothing is in flight any more, and late reports mean nothing.
-            if self.answers.iter().any(|answer| !matches!(answer, Ok(Settled::Through(_)))) {
-                live.reports.forget();
-            }
+        let Some(live) = &self.live else { return std::future::pending().await };
+        let answer = match live.reports.next().await {
+            Next::Flight(flight) => flight.conclude(&live.reports, &self.plan),
+            Next::Refused(class, words) => Err(self.plan.stop(class, &words)),
+        };
+        if !matches!(answer, Ok(Settled::Through(_))) {
+            // Nothing is in flight any more: reports that come late mean nothing.
+            live.reports.forget();
         }
+        match (&answer, self.alone_until) {
+            (Ok(Settled::Through(position)), Some(until)) if *position >= until => self.alone_until = None,
+            (Ok(Settled::Refused { from, through, .. }), None) => {
+                self.alone_until = Some(*through);
+                return Ok(Settled::Rewind(*from));
+            }
+            _ => {}
+        }
+        answer
     }
 
     async fn close(&mut self, grace: Duration) {
@@ -271,7 +278,7 @@ impl Sink for KafkaSink {
     }
 
     fn in_flight_max(&self) -> usize {
-        IN_FLIGHT_MAX
+        if self.alone_until.is_some() { 1 } else { IN_FLIGHT_MAX }
     }
 }
 
@@ -532,38 +539,29 @@ impl Reports {
 }
 
 impl Flight {
-    /// What to say of a batch: how far it is delivered, and what hinders the rest.
-    fn conclude(self, reports: &Reports, plan: &KafkaPlan) -> VecDeque<Result<Settled, Stop>> {
-        let last = self.positions[self.positions.len() - 1];
-        let Some(failed_first) = self.failures.iter().map(|(index, _)| *index).min() else {
-            return VecDeque::from([Ok(Settled::Through(last))]);
+    /// The one answer for a batch. What concerns the whole sink goes before what concerns an event: a poisoned batch shows itself again.
+    fn conclude(self, reports: &Reports, plan: &KafkaPlan) -> Result<Settled, Stop> {
+        let indexes = self.failures.iter().map(|(index, _)| *index);
+        let (Some(first), Some(last)) = (indexes.clone().min(), indexes.max()) else {
+            return Ok(Settled::Through(self.positions[self.positions.len() - 1]));
         };
-        let failed_last = self.failures.iter().map(|(index, _)| *index).max().unwrap_or(failed_first);
-        let mut answers = VecDeque::new();
-        if let Some(before) = failed_first.checked_sub(1) {
-            answers.push_back(Ok(Settled::Through(self.positions[before])));
-        }
-        // What concerns the whole sink goes before what concerns an event: a poisoned batch shows itself again.
-        let worst =
-            self.failures.iter().map(|(_, code)| *code).max_by_key(|code| class(*code)).expect("there is a failure");
-        answers.push_back(match class(worst) {
-            Class::Poison => {
-                Ok(Settled::Refused {
-                    from: self.positions[failed_first],
-                    through: self.positions[failed_last],
-                    // A broker blames all that travelled together.
-                    suspect: (failed_first == failed_last).then(|| self.positions[failed_first]),
-                    reason: words_of_receiver(&worst.to_string()),
-                })
-            }
+        let worst = self.failures.iter().map(|(_, code)| *code).max_by_key(|code| class(*code));
+        let worst = worst.expect("there is a failure");
+        match class(worst) {
+            Class::Poison => Ok(Settled::Refused {
+                from: self.positions[first],
+                through: self.positions[last],
+                // A broker blames all that travelled together.
+                suspect: (first == last).then(|| self.positions[first]),
+                reason: words_of_receiver(&worst.to_string()),
+            }),
             Class::Unknown => {
                 let trouble = reports.state().trouble.clone();
                 let (class, words) = trouble.unwrap_or_else(|| (Class::Unknown, worst.to_string()));
                 Err(plan.stop(class, &words))
             }
             class => Err(plan.stop(class, &worst.to_string())),
-        });
-        answers
+        }
     }
 }
 

@@ -29,8 +29,9 @@ use serde::Deserialize;
 use tokio::task::JoinHandle;
 
 use self::answer::{Acked, Answer, judge, judge_ack};
-use super::{Batch, Rendered, Settled, Sink, Stop, root_cause};
+use super::{Batch, Render, Rendered, Settled, Sink, Stop, root_cause};
 use crate::event::{Name, Position};
+use crate::format::{Style, hec};
 use crate::secret::{Key, KeyRing, SecretRef};
 use crate::setting::{Problem, Span};
 use crate::tls::{self, ClientTls, ClientTlsConfig, Stamp};
@@ -47,7 +48,7 @@ sink_config! {
         pub acks: Acks,
         /// Index for all events, instead of the token's default.
         pub index: Option<String>,
-        /// Host in the envelope; our host name where it is absent.
+        /// Host in the envelope, instead of our host name.
         pub host: Option<String>,
         /// Whether requests are compressed with gzip; default true.
         pub compression: Option<bool>,
@@ -85,10 +86,8 @@ pub struct HecPlan {
     endpoints: Vec<String>,
     tokens: Vec<SecretRef>,
     acks: Acks,
-    /// Index for the envelope.
-    pub index: Option<String>,
-    /// Host for the envelope.
-    pub host: Option<String>,
+    index: Option<String>,
+    host: Option<String>,
     compression: bool,
     timeout: Duration,
     in_flight_max: usize,
@@ -183,6 +182,12 @@ fn is_index_name(index: &str) -> bool {
 impl HecPlan {
     pub(super) fn secrets(&self) -> Vec<SecretRef> {
         self.tokens.clone()
+    }
+
+    pub(super) fn render(&self, style: Style) -> Render {
+        let style = self.host.as_deref().map_or(style, Style::new);
+        let index = self.index.clone();
+        Box::new(move |event, out| hec::render(event, &style, index.as_deref(), out))
     }
 
     pub(super) fn build(self, name: &Name, tokens: KeyRing) -> HecSink {

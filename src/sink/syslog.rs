@@ -10,22 +10,23 @@
 //!
 //! Not here: header, profile and size budget of a message (`format`).
 
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, sockopt};
-use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Batch, Rendered, Settled, Sink, Stop, refused_for_line_end};
+use super::{Batch, Render, Rendered, Settled, Sink, Stop, refused_for_line_end};
 use crate::event::Position;
+use crate::format::rfc5424::{Framing, Header, Profile, Receiver, SIZE_MIN, UDP_SIZE_MAX};
+use crate::format::{Format, Style};
 use crate::setting::{Problem, Size};
 use crate::tls::{self, ClientTls, ClientTlsConfig};
 
@@ -34,31 +35,27 @@ sink_config! {
     pub struct SyslogConfig {
         /// Where to: `udp://host:port`, `tcp://host:port` or `tls://host:port`; without a port 514, with TLS 6514.
         pub address: String,
-        /// What receives: `qradar`, `arcsight`, `sentinel`, `sc4s`, `rsyslog` or `plain`. Sets format, header, framing, size budget and time.
-        pub profile: Option<String>,
+        /// What receives. Sets format, header, framing, size budget and time.
+        #[serde(default = "plain")]
+        pub profile: Receiver,
         /// Our host name in the header. Receivers tell log sources apart by it, so it has to be the same on every replica.
         pub hostname: Option<String>,
-        /// How an event is written, instead of the profile's: `ocsf`, `ecs`, `cef` or `leef`.
-        pub format: Option<String>,
-        /// Most bytes of a message, instead of the profile's.
-        pub size_max: Option<Size>,
-        /// How messages are told apart on TCP and TLS: `octet_counting` (default) or `line_feed`, for receivers that know no other.
+        /// How an event is written, instead of the profile's way.
+        pub format: Option<Format>,
+        /// Header before the event, instead of the profile's.
+        pub header: Option<Header>,
+        /// How messages are told apart on TCP and TLS, instead of the profile's way.
         pub framing: Option<Framing>,
+        /// Most bytes of a message, instead of the profile's: 1KiB to 64KiB, over UDP at most 1KiB.
+        pub size_max: Option<Size>,
         /// TLS, for `tls://`.
         #[serde(default)]
         pub tls: ClientTlsConfig,
     }
 }
 
-/// How messages are told apart on a stream (RFC 6587; RFC 5425 wants octet counting). A datagram is a message by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Framing {
-    /// The length in bytes and a space before each message.
-    #[default]
-    OctetCounting,
-    /// A line feed after each message.
-    LineFeed,
+const fn plain() -> Receiver {
+    Receiver::Plain
 }
 
 /// Small enough that little has to be sent again after a lost connection.
@@ -80,16 +77,9 @@ pub struct SyslogPlan {
     transport: Transport,
     host: String,
     port: u16,
-    framing: Framing,
     tls: ClientTls,
-    /// Word of the profile, if one is set.
-    pub profile: Option<String>,
-    /// Our host name in the header, if one is set.
-    pub hostname: Option<String>,
-    /// Word of the format, if it is not the profile's.
-    pub format: Option<String>,
-    /// Most bytes of a message, if it is not the profile's.
-    pub size_max: Option<Size>,
+    profile: Profile,
+    hostname: Option<String>,
 }
 
 impl SyslogConfig {
@@ -109,19 +99,29 @@ impl SyslogConfig {
         if self.framing.is_some() && transport == Some(Transport::Udp) {
             problems.push(Problem::new(format!("{key}.framing"), "a datagram is a message by itself: remove this"));
         }
-        let tls = self.tls.plan(&format!("{key}.tls"));
-        match (target, tls) {
+        let size_max = self.size_max.map(|size| usize::try_from(size.0).unwrap_or(usize::MAX));
+        let size_most = if transport == Some(Transport::Udp) { UDP_SIZE_MAX } else { SIZE_MOST };
+        if size_max.is_some_and(|size| !(SIZE_MIN..=size_most).contains(&size)) {
+            let most = Size(size_most as u64);
+            problems.push(Problem::new(format!("{key}.size_max"), format!("use \"1KiB\" to \"{most}\"")));
+        }
+        let Profile { format, header, framing, size_max: budget, cee } = self.profile.profile();
+        let profile = Profile {
+            format: self.format.unwrap_or(format),
+            header: self.header.unwrap_or(header),
+            framing: self.framing.unwrap_or(framing),
+            size_max: size_max.unwrap_or(budget),
+            cee,
+        };
+        match (target, self.tls.plan(&format!("{key}.tls"))) {
             (Ok((transport, host, port)), Ok(tls)) if problems.is_empty() => Ok(SyslogPlan {
                 address: self.address,
+                profile: if transport == Transport::Udp { profile.for_udp() } else { profile },
                 transport,
                 host,
                 port,
-                framing: self.framing.unwrap_or_default(),
                 tls,
-                profile: self.profile,
                 hostname: self.hostname,
-                format: self.format,
-                size_max: self.size_max,
             }),
             (_, tls) => {
                 problems.extend(tls.err().into_iter().flatten());
@@ -156,8 +156,14 @@ fn parse_address(address: &str) -> Result<(Transport, String, u16), String> {
 }
 
 impl SyslogPlan {
+    pub(super) fn render(&self, style: Style) -> Render {
+        let style = self.hostname.as_deref().map_or(style, Style::new);
+        let profile = self.profile.clone();
+        Box::new(move |event, out| profile.render(event, &style, out))
+    }
+
     pub(super) fn build(self) -> SyslogSink {
-        SyslogSink { plan: self, wire: None, written: None, answers: VecDeque::new() }
+        SyslogSink { plan: self, wire: None, written: None, answer: None }
     }
 }
 
@@ -168,8 +174,8 @@ pub(super) struct SyslogSink {
     wire: Option<Wire>,
     /// First and last position of the batch that was handed to the connection and is not settled yet.
     written: Option<(Position, Position)>,
-    /// What `settled` will say next, before it looks at `written`.
-    answers: VecDeque<Settled>,
+    /// What `settled` will say, where that is known already.
+    answer: Option<Settled>,
 }
 
 #[derive(Debug)]
@@ -191,20 +197,21 @@ impl Sink for SyslogSink {
         let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
         let wire = self.wire.as_mut().ok_or_else(|| Stop::unavailable("the syslog connection is not open"))?;
         if let Wire::Udp(socket) = wire {
-            self.answers = send_datagrams(socket, batch).await.map_err(|error| self.plan.stop("send to", &error))?;
+            let sent = send_datagrams(socket, batch).await;
+            self.answer = Some(sent.map_err(|error| self.plan.stop("send to", &error))?);
             return Ok(());
         }
-        if self.plan.framing == Framing::LineFeed
+        if self.plan.profile.framing == Framing::Lf
             && let Some(refused) = refused_for_line_end(batch)
         {
-            self.answers.push_back(refused);
+            self.answer = Some(refused);
             return Ok(());
         }
         if let Err(closed) = wire.look().await {
             // Nothing of this batch was written, so a connection that ended quietly costs nothing but a new one.
             return self.rewind(first.position, &closed);
         }
-        let frames = frames(self.plan.framing, batch);
+        let frames = frames(self.plan.profile.framing, batch);
         let outcome =
             timeout(WRITE_TIMEOUT, wire.write(&frames)).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
         if let Err(error) = outcome {
@@ -217,7 +224,7 @@ impl Sink for SyslogSink {
     }
 
     async fn settled(&mut self) -> Result<Settled, Stop> {
-        if let Some(answer) = self.answers.pop_front() {
+        if let Some(answer) = self.answer.take() {
             return Ok(answer);
         }
         let (Some((first, last)), Some(wire)) = (self.written, &mut self.wire) else {
@@ -229,7 +236,7 @@ impl Sink for SyslogSink {
             None => Ok(Settled::Through(last)),
             Some(error) => {
                 self.rewind(first, &error)?;
-                Ok(self.answers.pop_front().expect("a rewind was just put there"))
+                Ok(self.answer.take().expect("a rewind was just put there"))
             }
         }
     }
@@ -248,7 +255,7 @@ impl SyslogSink {
     fn forget(&mut self) {
         self.wire = None;
         self.written = None;
-        self.answers.clear();
+        self.answer = None;
     }
 
     /// The connection is gone: everything from `first` on has to be sent again. A TLS alert is a stop, because a new connection
@@ -259,7 +266,7 @@ impl SyslogSink {
             return Err(self.plan.stop("write to", error));
         }
         tracing::info!(address = %self.plan.address, "{} closed the connection ({error}), connecting again", self.plan.address);
-        self.answers.push_back(Settled::Rewind(first));
+        self.answer = Some(Settled::Rewind(first));
         Ok(())
     }
 }
@@ -351,7 +358,7 @@ impl Wire {
                 Self::Tcp(stream) => read_for(stream, CHATTER_WAIT).await,
                 Self::Tls(stream) => read_for(stream.as_mut(), CHATTER_WAIT).await,
             },
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(()),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -405,37 +412,28 @@ async fn connect_udp(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Sends each message as one datagram, up to one that no datagram can hold.
-async fn send_datagrams(socket: &UdpSocket, batch: &[Rendered]) -> io::Result<VecDeque<Settled>> {
-    let mut answers = VecDeque::new();
-    let mut sent = None;
+/// Sends each message as one datagram; nothing of a batch that holds one that no datagram can hold.
+async fn send_datagrams(socket: &UdpSocket, batch: &[Rendered]) -> io::Result<Settled> {
+    let (from, through) = (batch[0].position, batch[batch.len() - 1].position);
+    let too_long = |rendered: &Rendered| Settled::Refused {
+        from,
+        through,
+        suspect: Some(rendered.position),
+        reason: format!("{} bytes do not fit into a datagram; send it over TCP or TLS", rendered.body.len()),
+    };
+    if let Some(rendered) = batch.iter().find(|rendered| rendered.body.len() > DATAGRAM_BYTES_MAX) {
+        return Ok(too_long(rendered));
+    }
     for rendered in batch {
         let outcome = timeout(WRITE_TIMEOUT, socket.send(&rendered.body)).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()));
-        match outcome {
-            Ok(_) => sent = Some(rendered.position),
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => {
-                answers.extend(sent.map(Settled::Through));
-                answers.push_back(Settled::Refused {
-                    from: rendered.position,
-                    through: batch.last().unwrap_or(rendered).position,
-                    suspect: Some(rendered.position),
-                    reason: format!(
-                        "{} bytes do not fit into a datagram; send it over TCP or TLS, or lower size_max",
-                        rendered.body.len()
-                    ),
-                });
-                return Ok(answers);
-            }
+        match outcome.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into())) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error()) => return Ok(too_long(rendered)),
             Err(error) => return Err(error),
         }
     }
-    // Where the last one found nobody, the kernel knows by now if the receiver is near.
-    if let Some(error) = socket.take_error()? {
-        return Err(error);
-    }
-    answers.extend(sent.map(Settled::Through));
-    Ok(answers)
+    // Where nobody listens, the kernel knows by now if the receiver is near.
+    socket.take_error()?.map_or(Ok(Settled::Through(through)), Err)
 }
 
 fn frames(framing: Framing, batch: &[Rendered]) -> Vec<u8> {
@@ -446,7 +444,7 @@ fn frames(framing: Framing, batch: &[Rendered]) -> Vec<u8> {
                 write!(frames, "{} ", body.len()).expect("memory takes every write");
                 frames.extend_from_slice(body);
             }
-            Framing::LineFeed => {
+            Framing::Lf => {
                 frames.extend_from_slice(body);
                 frames.push(b'\n');
             }
@@ -469,5 +467,304 @@ const USER_TIMEOUT_MS: u32 = 15_000;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
+/// What receivers take at most (SC4S); OCSF has at most 9 KiB.
+const SIZE_MOST: usize = 64 << 10;
+/// Most bytes of a UDP datagram over IPv4.
+const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// Digits of a length below 10 MB and a space.
 const FRAME_BYTES_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::sink::testing::{acceptor, batch, certificates};
+
+    fn config(address: &str) -> SyslogConfig {
+        serde_json::from_value(serde_json::json!({"address": address})).expect("is a config")
+    }
+
+    fn sink(config: SyslogConfig) -> SyslogSink {
+        config.plan("sinks.qradar").expect("is valid").build()
+    }
+
+    async fn listener() -> (TcpListener, u16) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let port = listener.local_addr().expect("is bound").port();
+        (listener, port)
+    }
+
+    async fn send(sink: &mut SyslogSink, events: &[(u64, &str)]) -> Result<Settled, Stop> {
+        sink.send(&batch(events)).await?;
+        sink.settled().await
+    }
+
+    /// Accepts one connection and reads it to its end.
+    fn reads_all(listener: TcpListener) -> JoinHandle<String> {
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.expect("reads");
+            text
+        })
+    }
+
+    #[tokio::test]
+    async fn messages_are_told_apart_by_their_length_or_by_a_line_feed() {
+        for (framing, expected) in [(Framing::OctetCounting, "4 <1>a5 <1>ä"), (Framing::Lf, "<1>a\n<1>ä\n")] {
+            let (listener, port) = listener().await;
+            let received = reads_all(listener);
+            let mut sink = sink(SyslogConfig { framing: Some(framing), ..config(&format!("tcp://127.0.0.1:{port}")) });
+            sink.open(Position(0)).await.expect("connects");
+            assert_eq!(send(&mut sink, &[(1, "<1>a"), (2, "<1>ä")]).await, Ok(Settled::Through(Position(2))));
+            sink.close(Duration::from_secs(1)).await;
+            assert_eq!(received.await.expect("ends"), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_feed_in_a_message_never_makes_two_of_it() {
+        let (listener, port) = listener().await;
+        let received = reads_all(listener);
+        let mut sink = sink(SyslogConfig { framing: Some(Framing::Lf), ..config(&format!("tcp://127.0.0.1:{port}")) });
+        sink.open(Position(0)).await.expect("connects");
+        let settled = send(&mut sink, &[(1, "<1>a"), (2, "<1>a\n<1>b")]).await.expect("is refused");
+        assert!(matches!(settled, Settled::Refused { suspect: Some(Position(2)), .. }), "{settled:?}");
+        sink.close(Duration::from_secs(1)).await;
+        assert_eq!(received.await.expect("ends"), "");
+    }
+
+    #[tokio::test]
+    async fn a_close_between_messages_loses_none_that_is_not_sent_again() {
+        let (listener, port) = listener().await;
+        let mut sink = sink(config(&format!("tcp://127.0.0.1:{port}")));
+        let mut received = Vec::new();
+        let mut next = 1;
+        while next <= 20 {
+            sink.open(Position(0)).await.expect("connects");
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            // Two messages a connection, then the receiver hangs up.
+            for _ in 0..2 {
+                let body = format!("{next:02}");
+                assert_eq!(send(&mut sink, &[(next, &body)]).await, Ok(Settled::Through(Position(next))));
+                let mut frame = [0; 4];
+                stream.read_exact(&mut frame).await.expect("reads");
+                received.push(String::from_utf8_lossy(&frame).into_owned());
+                next += 1;
+            }
+            drop(stream);
+            assert_eq!(send(&mut sink, &[(next, "lost?")]).await, Ok(Settled::Rewind(Position(next))));
+        }
+        let expected: Vec<String> = (1..=20).map(|at| format!("2 {at:02}")).collect();
+        assert_eq!(received, expected);
+    }
+
+    #[tokio::test]
+    async fn a_close_after_the_write_is_seen_before_the_batch_is_settled() {
+        let (listener, port) = listener().await;
+        let mut sink = sink(config(&format!("tcp://127.0.0.1:{port}")));
+        sink.open(Position(0)).await.expect("connects");
+        let (stream, _) = listener.accept().await.expect("accepts");
+        sink.send(&batch(&[(1, "a"), (2, "b")])).await.expect("is written");
+        drop(stream);
+        assert_eq!(sink.settled().await, Ok(Settled::Rewind(Position(1))));
+    }
+
+    #[tokio::test]
+    async fn what_the_receiver_says_is_dropped_and_changes_nothing() {
+        let (listener, port) = listener().await;
+        let mut sink = sink(config(&format!("tcp://127.0.0.1:{port}")));
+        sink.open(Position(0)).await.expect("connects");
+        let (mut stream, _) = listener.accept().await.expect("accepts");
+        stream.write_all(&[b'?'; 2000]).await.expect("writes");
+        for at in 1..=2 {
+            assert_eq!(send(&mut sink, &[(at, "a")]).await, Ok(Settled::Through(Position(at))));
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_at_the_address_is_told_with_what_to_look_for() {
+        let (listener, port) = listener().await;
+        drop(listener);
+        let stop =
+            sink(config(&format!("tcp://127.0.0.1:{port}"))).open(Position(0)).await.expect_err("nobody listens");
+        assert!(
+            matches!(&stop, Stop::Unavailable { reason, .. } if reason.contains("is the receiver running")),
+            "{stop}"
+        );
+        let stop =
+            sink(config("tcp://does-not-exist.invalid:514")).open(Position(0)).await.expect_err("has no address");
+        assert!(matches!(&stop, Stop::Unavailable { reason, .. } if reason.contains("cannot resolve")), "{stop}");
+    }
+
+    #[tokio::test]
+    async fn a_datagram_is_a_message_and_one_that_is_too_long_is_refused() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").await.expect("binds");
+        let port = receiver.local_addr().expect("is bound").port();
+        let mut sink = sink(config(&format!("udp://127.0.0.1:{port}")));
+        sink.open(Position(0)).await.expect("opens");
+        assert_eq!(send(&mut sink, &[(1, "<1>a"), (2, "<1>b")]).await, Ok(Settled::Through(Position(2))));
+        let long = "x".repeat(70_000);
+        let settled = send(&mut sink, &[(3, "<1>c"), (4, &long)]).await.expect("is refused");
+        assert!(matches!(settled, Settled::Refused { suspect: Some(Position(4)), .. }), "{settled:?}");
+        let mut datagram = [0; 100];
+        for expected in [b"<1>a", b"<1>b"] {
+            let length = receiver.recv(&mut datagram).await.expect("arrives");
+            assert_eq!(&datagram[..length], expected);
+        }
+        drop(receiver);
+        let stop = send(&mut sink, &[(3, "<1>c")]).await.expect_err("nobody listens");
+        assert!(matches!(stop, Stop::Unavailable { .. }), "{stop}");
+    }
+
+    fn with_tls(port: u16, folder: &Path, tls: &[(&str, &str)]) -> SyslogConfig {
+        let file =
+            |name: &str| if name.contains('.') { folder.join(name).display().to_string() } else { name.to_owned() };
+        let tls = tls.iter().map(|(key, name)| ((*key).to_owned(), file(name).into()));
+        let tls = serde_json::Value::Object(tls.collect());
+        let config = serde_json::json!({"address": format!("tls://127.0.0.1:{port}"), "tls": tls});
+        serde_json::from_value(config).expect("is a config")
+    }
+
+    #[tokio::test]
+    async fn a_client_certificate_that_the_receiver_rejects_is_noticed_before_the_first_message() {
+        let certificates = certificates();
+        let folder = certificates.path();
+        let (listener, port) = listener().await;
+        let acceptor = acceptor(folder, true);
+        let server = tokio::spawn(async move {
+            let mut received = Vec::new();
+            for _ in 0..3 {
+                let (stream, _) = listener.accept().await.expect("accepts");
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    drop(stream.read_to_end(&mut received).await);
+                }
+            }
+            String::from_utf8(received).expect("is text")
+        });
+        let ca = ("ca", "ca.pem");
+        for (tls, words) in [
+            (vec![ca, ("certificate", "rogue.pem"), ("key", "rogue.key")], "refused our client certificate"),
+            (vec![ca], "wants a client certificate"),
+        ] {
+            let stop = sink(with_tls(port, folder, &tls)).open(Position(0)).await.expect_err("is rejected");
+            assert!(matches!(&stop, Stop::Tls { reason } if reason.contains(words)), "{stop}");
+        }
+        let tls = [ca, ("certificate", "client.pem"), ("key", "client.key")];
+        let mut sink = sink(with_tls(port, folder, &tls));
+        sink.open(Position(0)).await.expect("connects");
+        assert_eq!(send(&mut sink, &[(1, "<1>a")]).await, Ok(Settled::Through(Position(1))));
+        sink.close(Duration::from_secs(1)).await;
+        assert_eq!(server.await.expect("ends"), "4 <1>a");
+    }
+
+    #[tokio::test]
+    async fn certificates_are_read_again_at_each_connection() {
+        let certificates = certificates();
+        let folder = certificates.path();
+        let (listener, port) = listener().await;
+        let acceptor = acceptor(folder, true);
+        let server = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("accepts");
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    drop(stream.read(&mut [0; 1]).await);
+                }
+            }
+        });
+        for (from, to) in [("rogue.pem", "now.pem"), ("rogue.key", "now.key")] {
+            std::fs::copy(folder.join(from), folder.join(to)).expect("copies");
+        }
+        let mut sink =
+            sink(with_tls(port, folder, &[("ca", "ca.pem"), ("certificate", "now.pem"), ("key", "now.key")]));
+        assert_eq!(sink.open(Position(0)).await.expect_err("is rejected").state(), "tls_failed");
+        for (from, to) in [("client.pem", "now.pem"), ("client.key", "now.key")] {
+            std::fs::copy(folder.join(from), folder.join(to)).expect("copies");
+        }
+        assert_eq!(sink.open(Position(0)).await, Ok(Position(0)));
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_who_we_want_gets_nothing() {
+        let certificates = certificates();
+        let folder = certificates.path();
+        let (listener, port) = listener().await;
+        let acceptor = acceptor(folder, false);
+        let server = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.expect("accepts");
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    drop(stream.read(&mut [0; 1]).await);
+                }
+            }
+        });
+        for (tls, words) in [
+            (vec![("ca", "other-ca.pem")], "set tls.ca"),
+            (vec![("ca", "ca.pem"), ("server_name", "qradar")], "for another name"),
+            (vec![("ca", "server.key")], "holds no certificate"),
+            (vec![("ca", "missing.pem")], "cannot read"),
+            (vec![("ca", "ca.pem"), ("certificate", "client.pem"), ("key", "rogue.key")], "cannot be used together"),
+        ] {
+            let stop = sink(with_tls(port, folder, &tls)).open(Position(0)).await.expect_err(words);
+            assert!(matches!(&stop, Stop::Tls { reason } if reason.contains(words)), "{stop}");
+        }
+        let mut config = with_tls(port, folder, &[("ca", "ca.pem"), ("server_name", "localhost")]);
+        assert_eq!(sink(config.clone()).open(Position(0)).await, Ok(Position(0)));
+        config.tls = ClientTlsConfig { dangerous_skip_verify: true, ..ClientTlsConfig::default() };
+        assert_eq!(sink(config).open(Position(0)).await, Ok(Position(0)));
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_port_that_speaks_no_tls_is_told_apart() {
+        let (listener, port) = listener().await;
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            stream.write_all(b"220 mail.example.com ESMTP\r\n").await.expect("writes");
+            drop(stream.read_to_end(&mut Vec::new()).await);
+        });
+        let stop = sink(with_tls(port, Path::new("/"), &[])).open(Position(0)).await.expect_err("is no TLS");
+        assert!(matches!(&stop, Stop::Tls { reason } if reason.contains("check the port")), "{stop}");
+        server.abort();
+    }
+
+    #[test]
+    fn an_address_has_a_scheme_a_host_and_perhaps_a_port() {
+        for (address, expected) in [
+            ("tls://qradar", (Transport::Tls, "qradar", 6514)),
+            ("tcp://qradar:601", (Transport::Tcp, "qradar", 601)),
+            ("udp://10.0.0.1", (Transport::Udp, "10.0.0.1", 514)),
+            ("tls://[::1]:6515", (Transport::Tls, "::1", 6515)),
+        ] {
+            let (transport, host, port) = parse_address(address).expect(address);
+            assert_eq!((transport, host.as_str(), port), expected);
+        }
+        for bad in [
+            "qradar:6514",
+            "http://qradar",
+            "tls://",
+            "tls://:6514",
+            "tcp://a:0",
+            "tcp://a:b",
+            "tcp://a/b",
+            "tcp://[::1",
+        ] {
+            assert!(parse_address(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn settings_without_meaning_are_refused_by_name() {
+        let json =
+            serde_json::json!({"address": "udp://a", "framing": "lf", "size_max": "2KiB", "tls": {"key": "k.pem"}});
+        let config: SyslogConfig = serde_json::from_value(json).expect("is a config");
+        let problems = config.plan("sinks.q").expect_err("four mistakes");
+        let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
+        assert_eq!(keys, ["sinks.q.tls", "sinks.q.framing", "sinks.q.size_max", "sinks.q.tls.certificate"]);
+    }
+}

@@ -313,6 +313,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// Moves what is committed from the write-ahead log into the file: what the journal forgets after that is safe from damage to the log.
+    pub fn checkpoint(&self) -> Result<(), LedgerError> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        Ok(())
+    }
+
     /// Bytes of the file and its write-ahead log.
     pub fn bytes(&self) -> u64 {
         let size = |suffix: &str| fs::metadata(format!("{}{suffix}", self.path.display())).map_or(0, |file| file.len());

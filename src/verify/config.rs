@@ -230,6 +230,7 @@ impl VerifyConfig {
             template,
             timestamp_unit: unit,
             key_form: rules.key_form,
+            ping: rules.ping,
         };
         check_sources_of_fields(&scheme, key)?;
         Ok(scheme)
@@ -357,7 +358,7 @@ impl VerifyConfig {
 }
 
 /// A network, or one address.
-fn parse_network(text: &str) -> Option<IpNet> {
+pub(crate) fn parse_network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(|address| address.to_canonical().into()))
 }
 

@@ -35,6 +35,8 @@ pub struct HmacScheme {
     /// Most seconds or milliseconds (as the unit is) between the signed time and now, either way.
     pub(super) tolerance: i64,
     pub(super) key_form: KeyForm,
+    /// The header and value by which the sender marks a message that only tries whether we are there.
+    pub(super) ping: Option<(&'static str, &'static str)>,
 }
 
 /// The headers that one form of a sender's requests uses, in lower case.
@@ -135,7 +137,14 @@ impl HmacScheme {
             if let Some(tag) = self.first_match(&bytes, &content, &claim.tags) {
                 let repeat = repeat_of(tag.as_slice(), claim.timestamp, claim.id);
                 let sender_id = (!claim.id.is_empty()).then(|| claim.id.to_owned());
-                return Ok(Proof { how: How::Signature { key_id: key.id.0.clone() }, signed_at, sender_id, repeat });
+                let is_ping = |(name, value): (_, &str)| request.headers.find(name) == Found::One(value.as_bytes());
+                return Ok(Proof {
+                    how: How::Signature { key_id: key.id.0.clone() },
+                    signed_at,
+                    sender_id,
+                    repeat,
+                    ping: self.ping.is_some_and(is_ping),
+                });
             }
         }
         Err(if usable { Refusal::Mismatch } else { Refusal::SecretUnavailable })

@@ -51,9 +51,11 @@ impl Preset {
                 encoding: Encoding::Base64,
                 ..SPELLED_OUT
             },
-            Self::Polyswarm => {
-                Rules { headers: &[["x-polyswarm-signature", "", "x-polyswarm-delivery"]], ..SPELLED_OUT }
-            }
+            Self::Polyswarm => Rules {
+                headers: &[["x-polyswarm-signature", "", "x-polyswarm-delivery"]],
+                ping: Some(("x-polyswarm-event", "ping")),
+                ..SPELLED_OUT
+            },
             Self::Vileanalyziz => Rules { headers: &[["x-signature", "", ""]], ..PARTS_T_V1 },
         }
     }
@@ -70,6 +72,8 @@ pub(super) struct Rules {
     pub(super) shape: RuleShape,
     pub(super) signed: &'static str,
     pub(super) key_form: KeyForm,
+    /// Header and value of a message that only tries whether we are there.
+    pub(super) ping: Option<(&'static str, &'static str)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +92,7 @@ pub(super) const SPELLED_OUT: Rules = Rules {
     shape: RuleShape::Single,
     signed: "{body}",
     key_form: KeyForm::Text,
+    ping: None,
 };
 
 /// Standard Webhooks 1.0.0.

@@ -1,10 +1,15 @@
 //! Reports of VirusTotal's API v2: still sent by many tools.
+//!
+//! Invariant: what VirusTotal does not know is an unknown verdict without a time or id, never a clean one.
+//!
+//! Not here: v3 and the choice between the two (`virustotal`).
 
 use std::borrow::Cow;
 
 use jiff::{civil::DateTime, tz::TimeZone};
 
-use super::{Counts, ENGINES_MAX, Opinion, VirusTotal};
+use super::VirusTotal;
+use super::opinion::{Counts, ENGINES_MAX, Opinion};
 use crate::adapter::json::{Fault, Value};
 use crate::adapter::{Hits, Outcome};
 use crate::event::{Finding, Subject, SubjectId, TEXT_BYTES_MAX, Verdict};

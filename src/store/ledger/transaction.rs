@@ -214,6 +214,21 @@ impl<'a> Transaction<'a> {
         Ok(removed)
     }
 
+    /// Forgets the oldest dead letters until what all of them keep is at most `bytes_max`.
+    pub fn prune_dead_letters(&mut self, bytes_max: u64, rows_max: u32) -> Result<(), LedgerError> {
+        let bytes: i64 =
+            self.sqlite.query_row("SELECT coalesce(sum(length(raw)), 0) FROM dead_letters", [], |row| row.get(0))?;
+        if bytes.unsigned_abs() <= bytes_max {
+            return Ok(());
+        }
+        self.execute(
+            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM
+                 (SELECT id, sum(length(raw)) OVER (ORDER BY last_at DESC, id) AS newer FROM dead_letters)
+             WHERE newer > ? LIMIT ?)",
+            params![integer(bytes_max), rows_max],
+        )
+    }
+
     fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), LedgerError> {
         self.sqlite.prepare_cached(sql)?.execute(values)?;
         Ok(())

@@ -1,0 +1,200 @@
+//! What an operator asks of the running parts: state, dead letters, readiness.
+//!
+//! Invariant: what is answered to an operator went through the journal first, like a delivery.
+//!
+//! Not here: routes and permissions (`api`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+
+use crate::deliver::State;
+use crate::event::Name;
+use crate::normalize::Operation;
+use crate::secret::KeyRing;
+use crate::store::journal::DiskJournal;
+use crate::store::ledger::{Cursor, DeadLetter, Ledger, LedgerError, Reader};
+use crate::store::{AppendError, Draft, Journal as _, Kind};
+use crate::telemetry::Metrics;
+
+/// The handles of the running parts.
+pub struct Ops {
+    /// The journal.
+    pub journal: Arc<DiskJournal>,
+    /// The ledger.
+    pub ledger: Arc<Ledger>,
+    /// Every sink of the config, and how it is doing.
+    pub sinks: BTreeMap<Name, watch::Receiver<State>>,
+    /// Every source of the config.
+    pub sources: Vec<Name>,
+    /// All key rings, for the age of secrets.
+    pub secrets: Vec<KeyRing>,
+    /// Where the counts are.
+    pub metrics: Arc<Metrics>,
+    /// Whether senders are told to come.
+    pub ready: watch::Receiver<bool>,
+}
+
+/// How one sink stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct SinkState {
+    /// Its name.
+    pub name: Name,
+    /// `ok`, `backoff`, `auth_failed`, `tls_failed`, `paused`, or `removed` where the config no longer has it.
+    pub state: &'static str,
+    /// Why it is not `ok`.
+    pub reason: String,
+    /// Events that came up for it.
+    pub entered: u64,
+    /// Events that the receiver took.
+    pub delivered: u64,
+    /// Events that became dead letters.
+    pub dead: u64,
+    /// Events that its rule keeps out.
+    pub filtered: u64,
+    /// Events that are not settled.
+    pub pending: u64,
+    /// Events that an operator sent again and the receiver took.
+    pub redriven: u64,
+    /// When the oldest pending event was received.
+    pub oldest_pending_at: Option<Timestamp>,
+}
+
+/// How the store stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct StoreState {
+    /// Bytes on disk, journal and ledger.
+    pub bytes: u64,
+    /// Whether senders are refused for want of space.
+    pub full: bool,
+    /// Sequence of the last durable record.
+    pub sequence: u64,
+    /// Records that are durable and not normalized.
+    pub behind: u64,
+    /// Events for every sink since the store was begun.
+    pub events: u64,
+    /// Damaged records found since the start.
+    pub damaged: u64,
+}
+
+/// Why an operator's request was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum OpsError {
+    /// There is no dead letter with this id.
+    #[error("there is no dead letter with this id")]
+    Unknown,
+    /// The journal did not take it.
+    #[error(transparent)]
+    Journal(#[from] AppendError),
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl Ops {
+    /// Every sink that has a cursor, those of the config with their state.
+    pub fn sinks(&self) -> Result<Vec<SinkState>, LedgerError> {
+        block_in_place(|| {
+            let reader = self.ledger.reader()?;
+            reader.cursors()?.into_iter().map(|(name, cursor)| self.sink(&reader, name, &cursor)).collect()
+        })
+    }
+
+    fn sink(&self, reader: &Reader, name: Name, cursor: &Cursor) -> Result<SinkState, LedgerError> {
+        let state = self.sinks.get(&name).map(|state| state.borrow().clone());
+        let state = state.unwrap_or(State { word: "removed", reason: "not in the config any more".to_owned() });
+        // Read after the cursor, so it can only be ahead of it.
+        let head = *self.ledger.head().borrow();
+        let pending = head.ordinal.saturating_sub(cursor.ordinal);
+        let oldest_pending_at = if pending > 0 { reader.oldest_after(cursor.position)? } else { None };
+        Ok(SinkState {
+            name,
+            state: state.word,
+            reason: state.reason,
+            entered: head.ordinal.saturating_sub(cursor.began_at),
+            delivered: cursor.delivered,
+            dead: cursor.dead,
+            filtered: cursor.filtered,
+            pending,
+            redriven: cursor.redriven,
+            oldest_pending_at,
+        })
+    }
+
+    /// How the store stands.
+    pub fn store(&self) -> StoreState {
+        let (sequence, head) = (*self.journal.durable().borrow(), *self.ledger.head().borrow());
+        StoreState {
+            bytes: self.journal.bytes() + self.ledger.bytes(),
+            full: self.journal.is_full(),
+            sequence,
+            behind: sequence.saturating_sub(head.sequence),
+            events: head.ordinal,
+            damaged: self.journal.damaged(),
+        }
+    }
+
+    /// Dead letters by id, beginning after `after`.
+    pub fn dead_letters(&self, after: Option<&str>, max: usize) -> Result<Vec<DeadLetter>, LedgerError> {
+        block_in_place(|| self.ledger.reader()?.dead_letters(after, max))
+    }
+
+    /// One dead letter with what it keeps.
+    pub fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, LedgerError> {
+        block_in_place(|| self.ledger.reader()?.dead_letter(id))
+    }
+
+    /// Asks for a dead letter to be tried again or dropped; the sequence of the request. It is done once normalize has passed it.
+    pub async fn operate(&self, operation: Operation, now: Timestamp) -> Result<u64, OpsError> {
+        let (Operation::Redrive { id } | Operation::Drop { id }) = &operation;
+        if self.dead_letter(id)?.is_none() {
+            return Err(OpsError::Unknown);
+        }
+        let body = serde_json::to_vec(&operation).expect("an operation is plain data");
+        let draft = Draft {
+            kind: Kind::Operator,
+            source: "operator".parse().expect("a name"),
+            at: now,
+            head: Vec::new(),
+            body: Bytes::from(body),
+            repeat: None,
+        };
+        Ok(self.journal.append(draft).await?.sequence)
+    }
+
+    /// All metrics, as text, with what the store knows brought up to date.
+    pub async fn metrics(&self, now: Timestamp) -> Result<String, LedgerError> {
+        for sink in self.sinks()? {
+            let name = sink.name.as_str();
+            let outcomes = [
+                ("delivered", sink.delivered),
+                ("dead", sink.dead),
+                ("filtered", sink.filtered),
+                ("redriven", sink.redriven),
+            ];
+            self.metrics.sink_counts(name, sink.entered, &outcomes, sink.pending);
+            let age = sink.oldest_pending_at.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
+            self.metrics.sink_oldest(name, age);
+            if sink.state != "removed" {
+                self.metrics.sink_state(name, sink.state);
+            }
+        }
+        let counts = block_in_place(|| self.ledger.reader()?.dead_letter_counts())?;
+        self.metrics.dead_letters(&counts);
+        let store = self.store();
+        self.metrics.store(store.bytes, store.damaged);
+        for ring in &self.secrets {
+            for state in ring.states().await {
+                if let Some(since) = state.since {
+                    self.metrics.secret_age(&state.reference.0, now.duration_since(since).as_secs_f64());
+                }
+            }
+        }
+        Ok(self.metrics.text())
+    }
+}

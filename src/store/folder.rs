@@ -1,0 +1,115 @@
+//! The folder of the store: who may use it, and space that is kept back for a full disk.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+/// The folder, locked for this process.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Held as long as the process uses the folder.
+    _lock: File,
+}
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Another process has it.
+    #[error("the store {path} is in use by process {pid}: stop that one first, or set another store.path")]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The process that holds the lock, as it wrote itself down.
+        pid: String,
+    },
+    /// The file system refuses.
+    #[error("the store {path}: {source}; check that the folder is on a local disk and belongs to this user")]
+    Io {
+        /// The folder.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+/// Kept back so that cursors move and sinks drain when the disk is full.
+const RESERVE_BYTES: u64 = 32 << 20;
+/// With less than this the reserve is given up: the ledger needs some of it for its write-ahead log.
+const SPACE_LOW: u64 = 16 << 20;
+
+impl Folder {
+    /// Makes the folder, with mode 0700, and locks it.
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        let failed = |source| FolderError::Io { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut lock = options.open(path.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                lock.read_to_string(&mut pid).map_err(failed)?;
+                return Err(FolderError::InUse { path: path.to_owned(), pid: pid.trim().to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let written = lock.set_len(0).and_then(|()| lock.rewind());
+        written.and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed)?;
+        let folder = Self { path: path.to_owned(), _lock: lock };
+        folder.keep_reserve().map_err(failed)?;
+        Ok(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the reserve up where space is low, takes it again where there is enough; whether space is low.
+    pub fn keep_reserve(&self) -> io::Result<bool> {
+        let space = statvfs(&self.path)?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        let reserve = self.path.join("reserve");
+        if free < SPACE_LOW {
+            match fs::remove_file(&reserve) {
+                Ok(()) => tracing::error!(
+                    free,
+                    "the disk of the store is full, the reserve is given up so that sinks can drain"
+                ),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        } else if free > RESERVE_BYTES * 2 + SPACE_LOW && !reserve.exists() {
+            let file = File::options().write(true).create_new(true).mode(0o600).open(&reserve)?;
+            fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES)?;
+        }
+        Ok(free < SPACE_LOW)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_refused_and_told_who_holds_the_store() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let path = parent.path().join("data");
+        let folder = Folder::open(&path).expect("opens");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        match Folder::open(&path) {
+            Err(FolderError::InUse { pid, .. }) => assert_eq!(pid, std::process::id().to_string()),
+            other => panic!("{other:?}"),
+        }
+        drop(folder);
+        Folder::open(&path).expect("free again");
+    }
+}

@@ -1,0 +1,162 @@
+//! Keeps the store within its bounds: mirrors cursors, forgets what is old, refuses senders when the rest is undelivered.
+//!
+//! Invariant: nothing that a sink has yet to settle, or normalize has yet to read, is ever removed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::block_in_place;
+
+use crate::event::{Name, Position};
+use crate::store::folder::Folder;
+use crate::store::journal::DiskJournal;
+use crate::store::ledger::{Ledger, LedgerError, Retention};
+
+/// The keeper's parts and bounds.
+pub struct Keeper {
+    /// The folder of the store.
+    pub folder: Folder,
+    /// The journal.
+    pub journal: Arc<DiskJournal>,
+    /// The ledger.
+    pub ledger: Arc<Ledger>,
+    /// The sinks of the config: what they have not settled stays.
+    pub sinks: Vec<Name>,
+    /// Most bytes of the store.
+    pub bytes_max: u64,
+    /// How long deliveries and delivered events are kept.
+    pub retention: Duration,
+    /// How long identities are kept.
+    pub dedup: Duration,
+    /// How long verdict records are kept.
+    pub verdicts: Duration,
+    /// How long dead letters are kept.
+    pub dead_letters: Duration,
+    /// Most bytes of all dead letters.
+    pub dead_letters_bytes: u64,
+    /// Whether senders may come.
+    pub ready: watch::Sender<bool>,
+}
+
+/// How often cursors are mirrored and bounds are looked at.
+const TICK: Duration = Duration::from_secs(1);
+/// Rows removed in one transaction, so that nobody waits long for it.
+const ROWS_MAX: u32 = 2000;
+/// At this share of the cap an operator is told.
+const WARN_PERCENT: u64 = 80;
+
+impl Keeper {
+    /// Keeps the bounds until `stop` says so; mirrors the cursors once more on the way out.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), LedgerError> {
+        let mut warned = false;
+        while !*stop.borrow_and_update() {
+            match block_in_place(|| self.step(Timestamp::now(), &mut warned)) {
+                // Rows can't be removed without room to write that down; space comes back, or the journal stays full.
+                Ok(()) | Err(LedgerError::Full) => {}
+                Err(error) => return Err(error),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TICK) => {}
+                _ = stop.changed() => {}
+            }
+        }
+        block_in_place(|| self.ledger.save_mirror())
+    }
+
+    /// One look at all bounds.
+    fn step(&self, now: Timestamp, warned: &mut bool) -> Result<(), LedgerError> {
+        let space_low = self.folder.keep_reserve()?;
+        self.ledger.save_mirror()?;
+        let settled = self.settled()?;
+        self.forget_old(now, settled)?;
+        let mut bytes = self.journal.bytes() + self.ledger.bytes();
+        if bytes > self.bytes_max {
+            self.forget_settled(now, settled, bytes - self.bytes_max)?;
+            bytes = self.journal.bytes() + self.ledger.bytes();
+        }
+        // What was freed in the ledger's file is used again, but stays with the file: the journal gives way first.
+        let full = space_low || bytes > self.bytes_max;
+        if full && !self.journal.is_full() {
+            tracing::error!(
+                bytes,
+                max = self.bytes_max,
+                "the store is full of undelivered events, senders are answered 503"
+            );
+        }
+        let many = bytes > self.bytes_max / 100 * WARN_PERCENT;
+        if many && !*warned {
+            tracing::warn!(
+                bytes,
+                max = self.bytes_max,
+                "the store is over {WARN_PERCENT} % of store.size_max; see which sink is behind"
+            );
+        }
+        *warned = many;
+        self.journal.set_full(full);
+        self.ready.send_if_modified(|ready| std::mem::replace(ready, !full) == full);
+        Ok(())
+    }
+
+    /// Everything up to here is settled by every sink.
+    fn settled(&self) -> Result<Position, LedgerError> {
+        let head = self.ledger.head().borrow().position;
+        let cursors = self.ledger.reader()?.cursors()?;
+        let ours = cursors.iter().filter(|(name, _)| self.sinks.contains(name));
+        Ok(ours.map(|(_, cursor)| cursor.position).min().unwrap_or(head))
+    }
+
+    fn forget_old(&self, now: Timestamp, settled: Position) -> Result<(), LedgerError> {
+        let before = |age: Duration| now.checked_sub(age).unwrap_or(Timestamp::MIN);
+        let older = Retention {
+            events: before(self.retention),
+            dedup: before(self.dedup),
+            verdicts: before(self.verdicts),
+            dead_letters: before(self.dead_letters),
+        };
+        self.ledger.transact(|transaction| {
+            transaction.prune(settled, &older, ROWS_MAX)?;
+            transaction.prune_dead_letters(self.dead_letters_bytes, ROWS_MAX)
+        })?;
+        let through = self.done(settled)?;
+        let old = self.journal.sealed().into_iter().take_while(|(last, at, _)| *last <= through && *at < older.events);
+        if let Some((last, ..)) = old.last() {
+            self.journal.prune(last)?;
+        }
+        Ok(())
+    }
+
+    /// Frees at least `bytes`, oldest first, if that much is settled.
+    fn forget_settled(&self, now: Timestamp, settled: Position, bytes: u64) -> Result<(), LedgerError> {
+        let through = self.done(settled)?;
+        let mut freed = 0;
+        let mut last = None;
+        for (sequence, _, size) in self.journal.sealed() {
+            if sequence > through || freed >= bytes {
+                break;
+            }
+            freed += size;
+            last = Some(sequence);
+        }
+        if let Some(last) = last {
+            self.journal.prune(last)?;
+            tracing::warn!(
+                freed,
+                "store.size_max is reached, {freed} bytes of delivered messages are gone before their retention"
+            );
+        }
+        let settled_now =
+            Retention { events: now, dedup: Timestamp::MIN, verdicts: Timestamp::MIN, dead_letters: Timestamp::MIN };
+        self.ledger.transact(|transaction| transaction.prune(settled, &settled_now, ROWS_MAX)).map(|_| ())
+    }
+
+    /// The last sequence whose delivery nobody needs any more: normalized, checkpointed, and its events settled.
+    fn done(&self, settled: Position) -> Result<u64, LedgerError> {
+        let normalized = self.ledger.head().borrow().sequence;
+        self.ledger.checkpoint()?;
+        let head = self.ledger.head().borrow().position;
+        // With everything settled, deliveries after the last event (all of them duplicates, say) are done, too.
+        Ok(if settled >= head { normalized } else { normalized.min(settled.sequence().saturating_sub(1)) })
+    }
+}

@@ -225,10 +225,15 @@ fn read_bodies(file: &mut File, arrivals: &mut Arrivals) -> io::Result<()> {
         let mut compressed = [0];
         file.read_exact(&mut compressed)?;
         let mut body = (&mut file).take(u64::from_le_bytes(length));
-        if compressed == [1] { arrivals.read(MultiGzDecoder::new(&mut body))? } else { arrivals.read(&mut body)? }
+        if compressed == [1] {
+            arrivals.read(MultiGzDecoder::new(&mut body))?
+        } else {
+            arrivals.read(&mut body)?
+        }
         // What a decoder did not look at.
         io::copy(&mut body, &mut io::sink())?;
     }
 }
 
-const HEC_SUCCESS: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n{\"text\":\"Success\",\"code\":0}";
+const HEC_SUCCESS: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n{\"text\":\"Success\",\"code\":0}";

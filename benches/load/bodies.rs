@@ -4,7 +4,7 @@
 //!
 //! Not here: what makes each delivery another one (`deliveries`).
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// A body, and the source that it is sent to.
 pub(crate) struct Body {
@@ -83,7 +83,8 @@ fn add_engine(file: &mut Value, engine: &str, hit: bool) {
 
 fn add_import(file: &mut Value, number: usize) {
     if file.get("pe_info").is_none() {
-        file["pe_info"] = json!({"imphash": MD5.chars().rev().collect::<String>(), "machine_type": 332, "import_list": []});
+        file["pe_info"] =
+            json!({"imphash": MD5.chars().rev().collect::<String>(), "machine_type": 332, "import_list": []});
     }
     let functions: Vec<String> = (0..12).map(|at| format!("NtQueryObject{number}x{at}")).collect();
     list(&mut file["pe_info"]["import_list"])

@@ -106,7 +106,7 @@ impl Template {
         hex::encode_to_slice(hash, &mut unique.sha256).expect("64 digits");
         self.fill(number, &unique);
         let mark = &MARK[..MARK.len() - NUMBER_DIGITS];
-        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).expect("any length is a key");
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length is a key");
         mac.update(format!("{mark}{number:0NUMBER_DIGITS$}.{seconds}.").as_bytes());
         mac.update(&self.request[self.request.len() - body_bytes..]);
         STANDARD.encode_slice(mac.finalize().into_bytes(), &mut unique.signature).expect("32 bytes are 44 letters");

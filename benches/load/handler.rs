@@ -80,7 +80,9 @@ async fn accept(state: web::Data<State>, request: HttpRequest, body: web::Bytes)
         Handler::Ceiling => keep(&state, &request, body).await.is_some(),
     };
     if done {
-        HttpResponse::Accepted().content_type("application/json").body(r#"{"id":"01890a5d-ac96-774b-bcce-b302099a8057"}"#)
+        HttpResponse::Accepted()
+            .content_type("application/json")
+            .body(r#"{"id":"01890a5d-ac96-774b-bcce-b302099a8057"}"#)
     } else {
         HttpResponse::Unauthorized().finish()
     }

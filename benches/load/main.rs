@@ -242,7 +242,10 @@ impl Bench<'_> {
             row.cpu_us
         );
         if row.refused > 0 || row.lost > 0 {
-            eprintln!("  {} lost, refused by status: {:?}, broken: {}\n{words}", row.lost, outcome.refused, outcome.broken);
+            eprintln!(
+                "  {} lost, refused by status: {:?}, broken: {}\n{words}",
+                row.lost, outcome.refused, outcome.broken
+            );
         }
         self.report.rows.push(row);
         Ok(())

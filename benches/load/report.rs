@@ -124,7 +124,18 @@ impl Report {
                 rate.of.title()
             ),
         }
-        println!("{:<38} {:>23} {:>6} {:>17} {:>18} {:>20} {:>6} {:>9} {:>16}", "", "requests/s", "x bare", "until settled/s", "p50/p99/p99.9 ms", "CPU us an event", "x bare", "RSS/peak", "arrived/acked");
+        println!(
+            "{:<38} {:>23} {:>6} {:>17} {:>18} {:>20} {:>6} {:>9} {:>16}",
+            "",
+            "requests/s",
+            "x bare",
+            "until settled/s",
+            "p50/p99/p99.9 ms",
+            "CPU us an event",
+            "x bare",
+            "RSS/peak",
+            "arrived/acked"
+        );
         let mut subjects: Vec<Subject> = Vec::new();
         for row in self.rows.iter().filter(|row| row.body_bytes == body_bytes && row.rate == rate) {
             if !subjects.contains(&row.subject) {
@@ -140,7 +151,9 @@ impl Report {
         let rows = self.of(subject, body_bytes, rate);
         let of = |figure: fn(&Row) -> f64| spread(rows.iter().map(|row| figure(row)).collect());
         let ratio = |figure| match rate {
-            None => self.ratio(subject, Subject::Bare, body_bytes, figure).map_or_else(String::new, |it| format!("{it:.2}")),
+            None => {
+                self.ratio(subject, Subject::Bare, body_bytes, figure).map_or_else(String::new, |it| format!("{it:.2}"))
+            }
             Some(_) => String::new(),
         };
         let settled: Vec<f64> = rows.iter().filter_map(|row| row.settled_per_second).collect();
@@ -173,7 +186,10 @@ impl Report {
         let rate = |row: &Row| row.per_second;
         let cpu = |row: &Row| row.cpu_us;
         if let Some(ratio) = self.ratio(Subject::Receive, Subject::Bare, size, rate) {
-            bar(ratio >= 0.45, &format!("--roles receive: {:.0} % of the bare handler's requests/s, at least 45 %", ratio * 100.0));
+            bar(
+                ratio >= 0.45,
+                &format!("--roles receive: {:.0} % of the bare handler's requests/s, at least 45 %", ratio * 100.0),
+            );
         }
         if let Some(ratio) = self.ratio(Subject::Receive, Subject::Bare, size, cpu) {
             bar(ratio <= 3.0, &format!("--roles receive: {ratio:.1} times the bare handler's CPU, at most 3"));
@@ -189,11 +205,19 @@ impl Report {
             self.print_open_loop(subject, size, sync_p50, sync_p99);
         }
         let lost: usize = self.rows.iter().map(|row| row.lost).sum();
-        let acknowledged: usize = self.rows.iter().filter(|row| row.arrived.is_some()).map(|row| row.acknowledged).sum();
-        bar(lost == 0, &format!("{lost} of {acknowledged} acknowledged events lost (no crash here; those are in the suite)"));
-        let peak = self.rows.iter().filter(|row| row.subject.delivers()).map(|row| row.rss_peak_bytes).max().unwrap_or(0);
+        let acknowledged: usize =
+            self.rows.iter().filter(|row| row.arrived.is_some()).map(|row| row.acknowledged).sum();
+        bar(
+            lost == 0,
+            &format!("{lost} of {acknowledged} acknowledged events lost (no crash here; those are in the suite)"),
+        );
+        let peak =
+            self.rows.iter().filter(|row| row.subject.delivers()).map(|row| row.rss_peak_bytes).max().unwrap_or(0);
         if peak > 0 {
-            bar(peak < 200 << 20, &format!("all roles: {:.0} MiB RSS at the most, under 200 (the backlog here is small)", mib(peak)));
+            bar(
+                peak < 200 << 20,
+                &format!("all roles: {:.0} MiB RSS at the most, under 200 (the backlog here is small)", mib(peak)),
+            );
         }
     }
 
@@ -230,16 +254,21 @@ impl Report {
     }
 
     fn print_open_loop(&self, subject: Subject, size: usize, sync_p50: f64, sync_p99: f64) {
-        let of = |row: &&Row| row.subject == subject && row.body_bytes == size && row.rate.is_some_and(|rate| rate.of == subject);
+        let of = |row: &&Row| {
+            row.subject == subject && row.body_bytes == size && row.rate.is_some_and(|rate| rate.of == subject)
+        };
         let Some(rate) = self.rows.iter().find(of).and_then(|row| row.rate) else { return };
-        let p99 = |subject| spread(self.of(subject, size, Some(rate)).iter().map(|row| row.percentiles[1]).collect()).median;
+        let p99 =
+            |subject| spread(self.of(subject, size, Some(rate)).iter().map(|row| row.percentiles[1]).collect()).median;
         let (ours, bare) = (p99(subject), p99(Subject::Bare));
         let title = subject.title();
-        let mut judge = |sync: f64, which: &str| {
+        let judge = |sync: f64, which: &str| {
             let limit = bare + 3.0 * sync;
             bar(
                 ours <= limit,
-                &format!("{title} at 30 %: p99 {ours:.2} ms, the bare handler's {bare:.2} and 3 {which} syncs are {limit:.2}"),
+                &format!(
+                    "{title} at 30 %: p99 {ours:.2} ms, the bare handler's {bare:.2} and 3 {which} syncs are {limit:.2}"
+                ),
             );
         };
         judge(sync_p50, "median");

@@ -200,7 +200,11 @@ impl Server {
         let began = Instant::now();
         while self.child.try_wait()?.is_none() {
             if began.elapsed() > STOP_MAX {
-                bail!("\"{}\" does not end within {STOP_MAX:?} of SIGTERM:\n{}", self.subject.title(), self.last_words());
+                bail!(
+                    "\"{}\" does not end within {STOP_MAX:?} of SIGTERM:\n{}",
+                    self.subject.title(),
+                    self.last_words()
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -263,9 +267,8 @@ const fn handler_word(handler: Handler) -> &'static str {
 
 fn service_config(address: SocketAddr, api: SocketAddr, folder: &Path) -> String {
     let data = folder.join("data");
-    let mut config = format!(
-        "[receiver]\nlisten = \"{address}\"\n[api]\nlisten = \"{api}\"\n[store]\npath = {data:?}\n"
-    );
+    let mut config =
+        format!("[receiver]\nlisten = \"{address}\"\n[api]\nlisten = \"{api}\"\n[store]\npath = {data:?}\n");
     for adapter in ["virustotal", "vileanalyziz"] {
         config += &format!(
             "[sources.{adapter}]\nadapter = \"{adapter}\"\n\

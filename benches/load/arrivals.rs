@@ -204,12 +204,13 @@ fn keep_bodies(mut stream: TcpStream, mut file: File) -> io::Result<()> {
 
 /// Reads once; false at the end.
 fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<bool> {
-    let mut part = [0; 64 << 10];
-    let read = match stream.read(&mut part) {
+    let filled = buffer.len();
+    buffer.resize(filled + (64 << 10), 0);
+    let read = match stream.read(&mut buffer[filled..]) {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
         read => read?,
     };
-    buffer.extend_from_slice(&part[..read]);
+    buffer.truncate(filled + read);
     Ok(read > 0)
 }
 
@@ -225,10 +226,9 @@ fn read_bodies(file: &mut File, arrivals: &mut Arrivals) -> io::Result<()> {
         let mut compressed = [0];
         file.read_exact(&mut compressed)?;
         let mut body = (&mut file).take(u64::from_le_bytes(length));
-        if compressed == [1] {
-            arrivals.read(MultiGzDecoder::new(&mut body))?
-        } else {
-            arrivals.read(&mut body)?
+        match compressed {
+            [1] => arrivals.read(MultiGzDecoder::new(&mut body))?,
+            _ => arrivals.read(&mut body)?,
         }
         // What a decoder did not look at.
         io::copy(&mut body, &mut io::sink())?;

@@ -2,34 +2,19 @@
 //!
 //! Invariant: a body has exactly the bytes that were asked for, and is a finished verdict to its adapter.
 //!
-//! Not here: what makes each delivery another one (`deliveries`).
+//! Not here: which body is sent at which size, and what makes each delivery another one (`deliveries`).
 
 use serde_json::{Value, json};
-
-/// A body, and the source that it is sent to.
-pub(crate) struct Body {
-    /// The adapter that reads it, which is the name of its source, too.
-    pub(crate) adapter: &'static str,
-    /// Exactly as many bytes as were asked for.
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// What one platform sends at this size: a small event of a portal, or a malicious and a clean engine report.
-pub(crate) fn of_size(bytes: usize) -> Vec<Body> {
-    if bytes < REPORT_BYTES_MIN {
-        return vec![Body { adapter: "vileanalyziz", bytes: portal_event(bytes) }];
-    }
-    let report = |hits| Body { adapter: "virustotal", bytes: engine_report(bytes, hits) };
-    vec![report(HITS), report(0)]
-}
 
 /// A finished analysis of the portal.
 pub(crate) fn portal_event(bytes: usize) -> Vec<u8> {
     let mut event: Value = serde_json::from_str(PORTAL_EVENT).expect("the payload is JSON");
     event["eventId"] = json!(format!("evt_{MARK}"));
     let file = &mut event["file"];
-    // The long descriptions are for people and would be half of a small event.
-    file["scoreBreakdown"] = json!([]);
+    // The descriptions in these are for people, and would be half of a small event.
+    for list in ["scoreBreakdown", "detections", "matchedRules"] {
+        file[list] = json!([]);
+    }
     name_subject(file, "fileName");
     let mut engines = ENGINES.iter().cycle();
     let mut more = |event: &mut Value| {
@@ -126,11 +111,6 @@ fn list(value: &mut Value) -> &mut Vec<Value> {
     }
     value.as_array_mut().expect("it was just made one")
 }
-
-/// Of the ENGINES, those that find something in a malicious report of 4 KB or more.
-const HITS: usize = 14;
-/// Below this an engine report has no room for its engines.
-const REPORT_BYTES_MIN: usize = 2_500;
 
 /// Stands in file names, which every format shows; its digits are the number of the delivery.
 pub(crate) const MARK: &str = "load-000000000000";

@@ -277,7 +277,7 @@ const PREPARED_A_SECOND: usize = 40_000;
 /// For large bodies: signing takes a nanosecond a byte.
 const PREPARED_BYTES_A_SECOND: usize = 400 << 20;
 /// How long a sink may take to settle what was acknowledged.
-const SETTLE_MAX: Duration = Duration::from_secs(60);
+const SETTLE_MAX: Duration = Duration::from_mins(1);
 const SYNCS: usize = 40;
 const SYNC_BYTES: usize = 4096;
 const SYNC_FILE_BYTES: usize = 1 << 20;

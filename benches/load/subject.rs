@@ -266,17 +266,23 @@ const fn handler_word(handler: Handler) -> &'static str {
 }
 
 fn service_config(address: SocketAddr, api: SocketAddr, folder: &Path) -> String {
-    let data = folder.join("data");
-    let mut config =
-        format!("[receiver]\nlisten = \"{address}\"\n[api]\nlisten = \"{api}\"\n[store]\npath = {data:?}\n");
-    for adapter in ["virustotal", "vileanalyziz"] {
-        config += &format!(
-            "[sources.{adapter}]\nadapter = \"{adapter}\"\n\
-             verify = {{ scheme = \"hmac\", preset = \"standard-webhooks\", secrets = [\"{}\"], tolerance = \"1h\" }}\n",
-            handler::SECRET_REFERENCE,
-        );
-    }
-    config
+    let verify = format!(
+        "{{ scheme = \"hmac\", preset = \"standard-webhooks\", secrets = [\"{}\"], tolerance = \"1h\" }}",
+        handler::SECRET_REFERENCE
+    );
+    let source = |adapter| format!("[sources.{adapter}]\nadapter = \"{adapter}\"\nverify = {verify}\n");
+    [
+        format!("[receiver]\nlisten = \"{address}\"\n[api]\nlisten = \"{api}\"\n"),
+        format!("[store]\npath = {}\n", quoted(&folder.join("data"))),
+        source("virustotal"),
+        source("vileanalyziz"),
+    ]
+    .concat()
+}
+
+/// A path as a literal string of TOML.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display())
 }
 
 fn sink_config(subject: Subject, folder: &Path, receiver: Option<&Receiver>, topic: Option<&Topic>) -> String {
@@ -288,7 +294,7 @@ fn sink_config(subject: Subject, folder: &Path, receiver: Option<&Receiver>, top
             "type = \"splunk_hec\"\nendpoints = [\"http://{address}\"]\ntokens = [\"env:{TOKEN_VARIABLE}\"]\nacks = \"off\""
         ),
         Subject::Kafka => topic.map(Topic::sink_config).unwrap_or_default(),
-        _ => format!("type = \"file\"\npath = {:?}\nformat = \"ocsf\"", folder.join("events")),
+        _ => format!("type = \"file\"\npath = {}\nformat = \"ocsf\"", quoted(&folder.join("events"))),
     };
     format!("[sinks.out]\n{settings}\nstart = \"earliest\"\n")
 }

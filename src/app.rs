@@ -61,7 +61,7 @@ pub struct App {
     api_address: SocketAddr,
     loops: JoinSet<anyhow::Result<&'static str>>,
     /// What has nothing to finish: it ends with the process.
-    background: JoinSet<()>,
+    _background: JoinSet<()>,
     stop: watch::Sender<bool>,
     failed: watch::Receiver<bool>,
 }
@@ -127,6 +127,10 @@ impl App {
         };
         loops.spawn(async move { keeper.run(stopped).await.context("the keeper of the store").map(|()| "keeper") });
 
+        let tls = receiver.tls.clone().filter(|_| roles.receive).map(ServerTls::open).transpose()?.map(Arc::new);
+        if let Some(tls) = &tls {
+            background.spawn(tls.clone().run());
+        }
         let failed = journal.failed();
         let ops = Arc::new(Ops {
             journal: journal.clone(),
@@ -136,6 +140,7 @@ impl App {
             secrets,
             metrics: metrics.clone(),
             ready: ready_seen.clone(),
+            certificate: tls.clone(),
         });
         let (api_server, api_address) = bind_api(api, ops.clone(), &store.path, &mut background).await?;
         let mut app = Self {
@@ -146,13 +151,13 @@ impl App {
             api_server,
             api_address,
             loops,
-            background,
+            _background: background,
             stop,
             failed,
         };
         if roles.receive {
             let live = Arc::new(Receiver::new(&receiver, live_sources, journal, metrics, ready_seen));
-            app.bind_receiver(&receiver, live)?;
+            app.bind_receiver(&receiver, live, tls)?;
         }
         Ok(app)
     }
@@ -210,14 +215,14 @@ impl App {
         drained
     }
 
-    fn bind_receiver(&mut self, plan: &ReceiverPlan, live: Arc<Receiver>) -> anyhow::Result<()> {
+    fn bind_receiver(
+        &mut self,
+        plan: &ReceiverPlan,
+        live: Arc<Receiver>,
+        tls: Option<Arc<ServerTls>>,
+    ) -> anyhow::Result<()> {
         let socket = bind(plan.listen, "receiver.listen")?;
         self.receiver_address = Some(socket.local_addr()?);
-        let tls = plan.tls.clone().map(ServerTls::open).transpose()?.map(Arc::new);
-        if let Some(tls) = &tls {
-            self.ops.metrics.certificate_expiry("receiver", tls.expires_at().as_millisecond() as f64 / 1000.0);
-            self.background.spawn(tls.clone().run());
-        }
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         self.receiver_server = Some(receive::listen(&live, socket, tls, workers)?);
         self.receiver = Some(live);

@@ -282,6 +282,18 @@ impl Config {
                 format!("source \"{}\" signs the URL: set the base URL by which its sender reaches us", source.id),
             ));
         }
+        let mtls = |source: &&SourcePlan| matches!(source.scheme, Scheme::Mtls { .. });
+        if let Some(source) = sources.iter().find(mtls)
+            && receiver.as_ref().is_some_and(|plan| plan.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()))
+        {
+            problems.push(Problem::new(
+                "receiver.tls.client_ca",
+                format!(
+                    "source \"{}\" is proven by client certificates: name the authority that issues them",
+                    source.id
+                ),
+            ));
+        }
         match (receiver, api) {
             (Some(receiver), Some(api)) if problems.is_empty() => {
                 Ok(Plan { receiver, api, store: self.store, log: self.log, sources, sinks })
@@ -310,13 +322,12 @@ impl SourceConfig {
         }
         let id = kept(name.parse::<Name>().map_err(|error| Problem::new(&key, error.to_string())), &mut problems);
         let adapter = kept(adapter::plan(&key, &self.adapter, &self.options), &mut problems);
-        let scheme = match &self.verify {
-            Some(verify) => kept(verify.plan(&format!("{key}.verify"), loopback), &mut problems),
-            None => {
-                let words = "say how its messages are proven, like { scheme = \"hmac\", preset = \"standard-webhooks\", secrets = [\"env:SECRET\"] }";
-                problems.push(Problem::new(format!("{key}.verify"), words));
-                None
-            }
+        let scheme = if let Some(verify) = &self.verify {
+            kept(verify.plan(&format!("{key}.verify"), loopback), &mut problems)
+        } else {
+            let words = "say how its messages are proven, like { scheme = \"hmac\", preset = \"standard-webhooks\", secrets = [\"env:SECRET\"] }";
+            problems.push(Problem::new(format!("{key}.verify"), words));
+            None
         };
         let limit = self.rate_limit.map(|limit| limit.plan(&format!("{key}.rate_limit"))).transpose();
         let rate_limit = kept(limit, &mut problems);

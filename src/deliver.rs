@@ -412,3 +412,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 fn now() -> Timestamp {
     Timestamp::now()
 }
+
+#[cfg(test)]
+mod tests;

@@ -291,10 +291,7 @@ const REASON_BYTES_MAX: usize = 1024;
 /// The reasons in one text.
 fn told(odd: &[(u64, String)]) -> String {
     let mut reason = odd.iter().map(|(_, reason)| reason.as_str()).collect::<Vec<_>>().join("; ");
-    if shorten(&mut reason, REASON_BYTES_MAX) {
-        reason.push_str(&format!(" ... ({} odd items)", odd.len()));
-    }
-    reason
+    if shorten(&mut reason, REASON_BYTES_MAX) { format!("{reason} ... ({} odd items)", odd.len()) } else { reason }
 }
 
 /// Gives a finding its identity and its place in the subject's history.

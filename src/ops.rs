@@ -2,6 +2,8 @@
 //!
 //! Invariant: what is answered to an operator went through the journal first, like a delivery.
 //!
+//! Reading blocks for a moment: the API has a worker thread of its own, and nobody else waits for it.
+//!
 //! Not here: routes and permissions (`api`).
 
 use std::collections::BTreeMap;
@@ -11,11 +13,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::task::block_in_place;
 
 use crate::deliver::State;
 use crate::event::Name;
 use crate::normalize::Operation;
+use crate::receive::ServerTls;
 use crate::secret::KeyRing;
 use crate::store::journal::DiskJournal;
 use crate::store::ledger::{Cursor, DeadLetter, Ledger, LedgerError, Reader};
@@ -36,6 +38,8 @@ pub struct Ops {
     pub secrets: Vec<KeyRing>,
     /// Where the counts are.
     pub metrics: Arc<Metrics>,
+    /// The certificate of the receiver, if it has one.
+    pub certificate: Option<Arc<ServerTls>>,
     /// Whether senders are told to come.
     pub ready: watch::Receiver<bool>,
 }
@@ -99,10 +103,8 @@ pub enum OpsError {
 impl Ops {
     /// Every sink that has a cursor, those of the config with their state.
     pub fn sinks(&self) -> Result<Vec<SinkState>, LedgerError> {
-        block_in_place(|| {
-            let reader = self.ledger.reader()?;
-            reader.cursors()?.into_iter().map(|(name, cursor)| self.sink(&reader, name, &cursor)).collect()
-        })
+        let reader = self.ledger.reader()?;
+        reader.cursors()?.into_iter().map(|(name, cursor)| self.sink(&reader, name, &cursor)).collect()
     }
 
     fn sink(&self, reader: &Reader, name: Name, cursor: &Cursor) -> Result<SinkState, LedgerError> {
@@ -141,12 +143,12 @@ impl Ops {
 
     /// Dead letters by id, beginning after `after`.
     pub fn dead_letters(&self, after: Option<&str>, max: usize) -> Result<Vec<DeadLetter>, LedgerError> {
-        block_in_place(|| self.ledger.reader()?.dead_letters(after, max))
+        self.ledger.reader()?.dead_letters(after, max)
     }
 
     /// One dead letter with what it keeps.
     pub fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, LedgerError> {
-        block_in_place(|| self.ledger.reader()?.dead_letter(id))
+        self.ledger.reader()?.dead_letter(id)
     }
 
     /// Asks for a dead letter to be tried again or dropped; the sequence of the request. It is done once normalize has passed it.
@@ -184,10 +186,13 @@ impl Ops {
                 self.metrics.sink_state(name, sink.state);
             }
         }
-        let counts = block_in_place(|| self.ledger.reader()?.dead_letter_counts())?;
+        let counts = self.ledger.reader()?.dead_letter_counts()?;
         self.metrics.dead_letters(&counts);
         let store = self.store();
         self.metrics.store(store.bytes, store.damaged);
+        if let Some(certificate) = &self.certificate {
+            self.metrics.certificate_expiry("receiver", certificate.expires_at().as_duration().as_secs_f64());
+        }
         for ring in &self.secrets {
             for state in ring.states().await {
                 if let Some(since) = state.since {

@@ -286,6 +286,11 @@ pub trait Sink: Send {
     /// Cancel safe: dropping the future loses no answer. Waits for ever when nothing is in flight.
     async fn settled(&mut self) -> Result<Settled, Stop>;
 
+    /// Whether the receiver can be reached and would take our events, without sending one: for `check --online`.
+    async fn probe(&mut self) -> Result<(), Stop> {
+        self.open(Position::default()).await.map(drop)
+    }
+
     /// Takes leave: flushes what the protocol lets it flush, within `grace`. In-flight batches that are not settled by then are sent again after the restart.
     async fn close(&mut self, grace: Duration);
 
@@ -419,23 +424,24 @@ mod tests {
         r#"type = "syslog"
            profile = "qradar"
            address = "tls://qradar:6514"
-           hostname = "verdict-relay""#,
+           hostname = "verdict-relay"
+           where = { name = "soc", verdicts = ["malicious", "suspicious"] }"#,
         r#"type = "file"
            path = "verdicts.ndjson"
            format = "ocsf"
            start = "earliest"
-           on_full = "dead_letter""#,
+           on_full = "block""#,
         r#"type = "console""#,
     ];
 
     #[test]
     fn the_sinks_of_the_handbook_are_valid() {
-        let plans = ONE_OF_EACH.map(|toml| parse(toml).expect("is a config").plan("sinks.x").expect("is valid"));
+        let plans = ONE_OF_EACH.map(|toml| parse(toml).expect("is a config").plan("sinks.x", &[]).expect("is valid"));
         assert_eq!(plans[0].secrets(), [SecretRef("env:KAFKA_PASSWORD".to_owned())]);
         assert_eq!(plans[1].secrets().len(), 2);
         assert_eq!(plans[1].batch, splunk_hec::BATCH);
-        assert_eq!((plans[3].start, plans[3].on_full), (Start::Earliest, OnFull::DeadLetter));
-        assert_eq!((plans[4].start, plans[4].on_full), (Start::Now, OnFull::Block));
+        assert_eq!(plans[3].start, Start::Earliest);
+        assert_eq!(plans[4].start, Start::Now);
     }
 
     #[test]
@@ -469,7 +475,7 @@ mod tests {
         let toml = r#"type = "file"
             path = "/"
             batch = { events_max = 0, bytes_max = "1GiB", wait_max = "2m" }"#;
-        let problems = parse(toml).expect("is a config").plan("sinks.x").expect_err("four mistakes");
+        let problems = parse(toml).expect("is a config").plan("sinks.x", &[]).expect_err("four mistakes");
         let keys: Vec<&str> = problems.iter().map(|problem| problem.key.as_str()).collect();
         let batch = ["sinks.x.batch.events_max", "sinks.x.batch.bytes_max", "sinks.x.batch.wait_max"];
         assert_eq!(keys, [&["sinks.x.path"][..], &batch].concat());
@@ -490,7 +496,7 @@ mod tests {
             .source(Some(variables.into_iter().collect()));
         let layered = config::Config::builder().add_source(environment).build().expect("builds");
         let sink: SinkConfig = layered.get("sinks.x").expect("is a sink");
-        assert_eq!(sink.plan("sinks.x").expect("is valid").batch.events_max, 7);
+        assert_eq!(sink.plan("sinks.x", &[]).expect("is valid").batch.events_max, 7);
     }
 }
 

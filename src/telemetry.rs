@@ -180,8 +180,8 @@ impl Metrics {
 /// actix-http is silent by default: it logs an error for every malformed request that a stranger sends.
 pub fn log_to_stderr(json: bool, default_level: &str) {
     use tracing_subscriber::EnvFilter;
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{default_level},actix_http=off")));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{default_level},actix_http=off,actix_server=warn")));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second set-up in one process (tests) keeps the first one.
     let _already_set = if json {

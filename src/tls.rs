@@ -382,3 +382,46 @@ impl ServerCertVerifier for AnyCertificate {
         self.0.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_needs_its_key_and_verification_is_all_or_nothing() {
+        for (json, keys) in [
+            (serde_json::json!({"certificate": "c.pem"}), vec!["tls.key"]),
+            (serde_json::json!({"key": "k.pem"}), vec!["tls.certificate"]),
+            (serde_json::json!({"ca": "ca.pem", "dangerous_skip_verify": true}), vec!["tls.dangerous_skip_verify"]),
+            (serde_json::json!({"server_name": "not a name"}), vec!["tls.server_name"]),
+            (serde_json::json!({}), vec![]),
+        ] {
+            let config: ClientTlsConfig = serde_json::from_value(json).expect("is a config");
+            let problems = config.plan("tls").err().unwrap_or_default();
+            assert_eq!(problems.iter().map(|problem| problem.key.as_str()).collect::<Vec<_>>(), keys);
+        }
+    }
+
+    #[test]
+    fn a_file_that_changes_or_vanishes_changes_the_stamp() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ca = folder.path().join("ca.pem");
+        let config = ClientTlsConfig { ca: Some(ca.clone()), ..ClientTlsConfig::default() };
+        let tls = config.plan("tls").expect("is valid");
+        let mut stamps = vec![tls.stamp()];
+        for content in ["one", "two!"] {
+            std::fs::write(&ca, content).expect("writes");
+            stamps.push(tls.stamp());
+        }
+        assert_eq!(tls.stamp(), stamps[2]);
+        assert!(stamps[0] != stamps[1] && stamps[1] != stamps[2]);
+    }
+
+    #[test]
+    fn the_cause_is_found_behind_the_errors_that_wrap_it() {
+        let alert = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
+        let wrapped = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, alert));
+        assert!(why(&wrapped).is_some_and(|words| words.contains("tls.certificate")));
+        assert_eq!(why(&io::Error::from(io::ErrorKind::BrokenPipe)), None);
+    }
+}

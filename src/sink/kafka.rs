@@ -8,26 +8,26 @@
 
 mod errors;
 mod options;
+mod reports;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::metadata::MetadataTopic;
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
-use tokio::sync::Notify;
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tokio::task::spawn_blocking;
 
 use self::errors::{Class, class, stop};
 pub use self::options::OptionValue;
 use self::options::Options;
+use self::reports::{Context, Next, Reports};
 use super::{Batch, Render, Rendered, Settled, Sink, Stop, words_of_receiver};
 use crate::event::{Event, Name, Position};
 use crate::format::{Format, Style};
@@ -373,198 +373,6 @@ fn words(error: KafkaError) -> String {
     }
 }
 
-/// What the library calls back; it runs on the library's thread.
-struct Context {
-    reports: Arc<Reports>,
-    sink: Name,
-    /// Values that no log line may hold.
-    hidden: Vec<Secret>,
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        let line = self.without_secrets(line);
-        match level {
-            RDKafkaLogLevel::Emerg
-            | RDKafkaLogLevel::Alert
-            | RDKafkaLogLevel::Critical
-            | RDKafkaLogLevel::Error
-            | RDKafkaLogLevel::Warning => tracing::warn!(sink = %self.sink, facility, "kafka client: {line}"),
-            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
-                tracing::debug!(sink = %self.sink, facility, "kafka client: {line}");
-            }
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let class = error.rdkafka_error_code().map_or(Class::Unknown, class);
-        let reason = words_of_receiver(&self.without_secrets(reason));
-        tracing::debug!(sink = %self.sink, "kafka client: {reason}");
-        self.reports.trouble(class, reason);
-    }
-}
-
-impl ProducerContext for Context {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, report: &DeliveryResult<'_>, number: usize) {
-        let failure =
-            report.as_ref().err().map(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
-        self.reports.take(number, failure);
-    }
-}
-
-impl Context {
-    fn without_secrets(&self, line: &str) -> String {
-        let mut line = line.to_owned();
-        for secret in &self.hidden {
-            if let Ok(value) = std::str::from_utf8(secret.expose())
-                && !value.is_empty()
-                && line.contains(value)
-            {
-                line = line.replace(value, "[redacted]");
-            }
-        }
-        line
-    }
-}
-
-/// Delivery reports of one producer.
-#[derive(Default)]
-struct Reports {
-    state: Mutex<ReportState>,
-    /// A batch is complete, or there is trouble that concerns all.
-    complete: Notify,
-    /// A message left the library's queue.
-    room: Notify,
-}
-
-#[derive(Default)]
-struct ReportState {
-    flights: VecDeque<Flight>,
-    /// The last thing that the library said about connections.
-    trouble: Option<(Class, String)>,
-}
-
-/// A batch in flight.
-struct Flight {
-    first_number: usize,
-    positions: Vec<Position>,
-    /// How many reports are still to come.
-    open: usize,
-    /// Index and error of what failed.
-    failures: Vec<(usize, RDKafkaErrorCode)>,
-}
-
-/// What happened next.
-enum Next {
-    Flight(Flight),
-    Refused(Class, String),
-}
-
-impl Reports {
-    fn state(&self) -> MutexGuard<'_, ReportState> {
-        self.state.lock().expect("nothing panics while holding it")
-    }
-
-    fn expect(&self, first_number: usize, batch: &[Rendered]) {
-        let positions: Vec<Position> = batch.iter().map(|rendered| rendered.position).collect();
-        if !positions.is_empty() {
-            let flight = Flight { first_number, open: positions.len(), positions, failures: Vec::new() };
-            self.state().flights.push_back(flight);
-        }
-    }
-
-    fn take(&self, number: usize, failure: Option<RDKafkaErrorCode>) {
-        let mut state = self.state();
-        if failure.is_none() {
-            state.trouble = None;
-        }
-        let flight = state.flights.iter_mut().find_map(|flight| {
-            let index = number.checked_sub(flight.first_number).filter(|index| *index < flight.positions.len())?;
-            Some((flight, index))
-        });
-        if let Some((flight, index)) = flight {
-            flight.failures.extend(failure.map(|code| (index, code)));
-            flight.open -= 1;
-            if flight.open == 0 {
-                self.complete.notify_one();
-            }
-        }
-        self.room.notify_one();
-    }
-
-    fn trouble(&self, class: Class, words: String) {
-        let mut state = self.state();
-        // A broker that is down must not hide that our credentials were refused.
-        if state.trouble.as_ref().is_none_or(|(known, _)| *known <= class) {
-            state.trouble = Some((class, words));
-        }
-        if class == Class::Unauthorized {
-            self.complete.notify_one();
-        }
-    }
-
-    fn forget(&self) {
-        self.state().flights.clear();
-    }
-
-    /// The oldest batch, when all of it is reported. Refused credentials are told at once: waiting for time-outs helps nobody.
-    async fn next(&self) -> Next {
-        loop {
-            {
-                let mut state = self.state();
-                if state.flights.front().is_some_and(|flight| flight.open == 0)
-                    && let Some(flight) = state.flights.pop_front()
-                {
-                    // There may be more than this one; a permit that is left over only costs a look.
-                    self.complete.notify_one();
-                    return Next::Flight(flight);
-                }
-                if state.trouble.as_ref().is_some_and(|(class, _)| *class == Class::Unauthorized)
-                    && !state.flights.is_empty()
-                    && let Some((class, words)) = state.trouble.take()
-                {
-                    return Next::Refused(class, words);
-                }
-            }
-            self.complete.notified().await;
-        }
-    }
-
-    async fn wait_for_room(&self) {
-        // The time-out only guards against a report that came between the refusal and this wait.
-        drop(tokio::time::timeout(ROOM_WAIT, self.room.notified()).await);
-    }
-}
-
-impl Flight {
-    /// The one answer for a batch. What concerns the whole sink goes before what concerns an event: a poisoned batch shows itself again.
-    fn conclude(self, reports: &Reports, plan: &KafkaPlan) -> Result<Settled, Stop> {
-        let indexes = self.failures.iter().map(|(index, _)| *index);
-        let (Some(first), Some(last)) = (indexes.clone().min(), indexes.max()) else {
-            return Ok(Settled::Through(self.positions[self.positions.len() - 1]));
-        };
-        let worst = self.failures.iter().map(|(_, code)| *code).max_by_key(|code| class(*code));
-        let worst = worst.expect("there is a failure");
-        match class(worst) {
-            Class::Poison => Ok(Settled::Refused {
-                from: self.positions[first],
-                through: self.positions[last],
-                // A broker blames all that travelled together.
-                suspect: (first == last).then(|| self.positions[first]),
-                reason: words_of_receiver(&worst.to_string()),
-            }),
-            Class::Unknown => {
-                let trouble = reports.state().trouble.clone();
-                let (class, words) = trouble.unwrap_or_else(|| (Class::Unknown, worst.to_string()));
-                Err(plan.stop(class, &words))
-            }
-            class => Err(plan.stop(class, &worst.to_string())),
-        }
-    }
-}
-
 /// What is set unless the config says otherwise.
 const DEFAULTS: [(&str, &str); 6] = [
     ("client.id", "verdict-relay"),
@@ -581,4 +389,3 @@ const IN_FLIGHT_MAX: usize = 4;
 /// Longest wait for the brokers to tell of the topic.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const OPEN_SLICE: Duration = Duration::from_millis(500);
-const ROOM_WAIT: Duration = Duration::from_millis(100);

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
+use std::sync::Mutex;
 
 use flate2::read::GzDecoder;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -9,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::answer::{Acked, judge_ack};
 use super::*;
 use crate::sink::testing::{batch, certificates, ring, secret};
 
@@ -395,4 +397,13 @@ fn an_endpoint_is_a_url_without_secrets_and_its_path_is_completed() {
         ["endpoints", "tokens[0]", "index", "timeout", "in_flight_max"].map(|key| format!("sinks.splunk.{key}"));
     assert_eq!(keys, expected);
     assert!(problems.iter().all(|problem| !problem.message.contains(TOKEN)), "a token is not shown");
+}
+
+#[tokio::test]
+async fn a_probe_tells_a_good_token_from_a_bad_one_without_an_event() {
+    let mut server = server(vec![hec(400, 5), hec(403, 4)]).await;
+    let (mut sink, _folder) = sink(config(&[server.address]), &[TOKEN]).await;
+    assert_eq!(sink.probe().await, Ok(()));
+    assert_eq!(server.requests.recv().await.expect("a request").text(), "");
+    assert_eq!(sink.probe().await.expect_err("is refused").state(), "auth_failed");
 }

@@ -273,7 +273,7 @@ const PART_OF_MAXIMUM: f64 = 0.3;
 /// Long enough for connections, buffers and the first segments of a store.
 const WARM_UP: Duration = Duration::from_millis(500);
 /// More than a server that keeps something takes; those that keep nothing get them again.
-const PREPARED_A_SECOND: usize = 40_000;
+const PREPARED_A_SECOND: usize = 60_000;
 /// For large bodies: signing takes a nanosecond a byte.
 const PREPARED_BYTES_A_SECOND: usize = 400 << 20;
 /// How long a sink may take to settle what was acknowledged.

@@ -17,6 +17,7 @@
 mod arrivals;
 mod bodies;
 mod deliveries;
+mod disk;
 mod generator;
 mod handler;
 mod kafka;
@@ -24,10 +25,10 @@ mod report;
 mod subject;
 
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -36,9 +37,10 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 
 use deliveries::Deliveries;
-use generator::Pace;
+use disk::Disk;
+use generator::{Outcome, Pace};
 use handler::Handler;
-use report::{Rate, Report, Row, SyncTimes};
+use report::{Rate, Report, Row};
 use subject::{Server, Site, Subject};
 
 /// Measures the service under load, beside a bare handler.
@@ -118,9 +120,14 @@ fn measure(args: &Args) -> anyhow::Result<bool> {
     let key: [u8; 32] = std::array::from_fn(|_| fastrand::u8(..));
     let secret = format!("whsec_{}", STANDARD.encode(key));
     let site = Site { folder: args.folder.clone(), kafka: args.kafka.clone(), secret };
-    let syncs = SyncTimes(Vec::new());
-    let mut bench =
-        Bench { args, site, key, report: Report { rows: Vec::new(), syncs, connections: args.connections } };
+    let disk = Disk::prepare(&args.folder).with_context(|| format!("cannot write to {}", args.folder.display()))?;
+    let mut bench = Bench {
+        args,
+        site,
+        key,
+        disk,
+        report: Report { rows: Vec::new(), syncs: Vec::new(), connections: args.connections },
+    };
     for &body_bytes in &args.sizes {
         bench.as_fast_as_answers_come(body_bytes)?;
     }
@@ -131,6 +138,7 @@ struct Bench<'a> {
     args: &'a Args,
     site: Site,
     key: [u8; 32],
+    disk: Disk,
     report: Report,
 }
 
@@ -197,12 +205,11 @@ impl Bench<'_> {
         pace: Pace,
         rate: Option<Rate>,
     ) -> anyhow::Result<()> {
-        self.time_syncs()?;
+        self.report.syncs.extend(self.disk.times()?);
         let server = Server::start(subject, &self.site)?;
         let (cpu_before, own_before) = (server.cpu()?, subject::cpu_of(std::process::id())?);
         let began = Instant::now();
-        let outcome = generator::run(server.address, self.args.connections, deliveries, pace, subject.is_stateless())
-            .with_context(|| format!("\"{}\":\n{}", subject.title(), server.last_words()))?;
+        let (outcome, syncs) = self.load(&server, subject, deliveries, pace)?;
         let own = subject::cpu_of(std::process::id())?.saturating_sub(own_before);
         let acknowledged = outcome.acknowledged.len();
         let mut settled_per_second = None;
@@ -232,6 +239,7 @@ impl Bench<'_> {
             lost: arrivals.as_ref().map_or(0, |arrivals| arrivals.missing(&outcome.acknowledged)),
             refused: outcome.refused.values().sum::<usize>() + outcome.broken,
             used_up: outcome.used_up,
+            syncs,
         };
         let [p50, p99, _] = row.percentiles;
         eprintln!(
@@ -251,18 +259,27 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// A few syncs of the disk that the stores are on, as the journal does them: over blocks that are written already.
-    fn time_syncs(&mut self) -> anyhow::Result<()> {
-        let file = tempfile::tempfile_in(&self.args.folder)?;
-        file.write_all_at(&vec![0; SYNC_FILE_BYTES], 0)?;
-        file.sync_all()?;
-        for at in 0..SYNCS {
-            let began = Instant::now();
-            file.write_all_at(&[1; SYNC_BYTES], (at * SYNC_BYTES % SYNC_FILE_BYTES) as u64)?;
-            file.sync_data()?;
-            self.report.syncs.0.push(began.elapsed());
-        }
-        Ok(())
+    /// Runs the load; at a rate, with times of the disk beside it.
+    fn load(
+        &self,
+        server: &Server,
+        subject: Subject,
+        deliveries: &Arc<Deliveries>,
+        pace: Pace,
+    ) -> anyhow::Result<(Outcome, Option<[f64; 2]>)> {
+        let run = || generator::run(server.address, self.args.connections, deliveries, pace, subject.is_stateless());
+        let ending = AtomicBool::new(false);
+        let (outcome, times) = std::thread::scope(|scope| {
+            let paced = matches!(pace, Pace::Open { .. });
+            let beside = paced.then(|| scope.spawn(|| self.disk.times_until(&ending)));
+            let outcome = run();
+            ending.store(true, Ordering::Relaxed);
+            (outcome, beside.map(std::thread::ScopedJoinHandle::join))
+        });
+        let outcome = outcome.with_context(|| format!("\"{}\":\n{}", subject.title(), server.last_words()))?;
+        let Some(times) = times else { return Ok((outcome, None)) };
+        let mut times = times.ok().context("the thread that times the disk broke")??;
+        Ok((outcome, Some([0.5, 0.99].map(|part| disk::percentile(&mut times, part)))))
     }
 }
 
@@ -278,6 +295,3 @@ const PREPARED_A_SECOND: usize = 60_000;
 const PREPARED_BYTES_A_SECOND: usize = 400 << 20;
 /// How long a sink may take to settle what was acknowledged.
 const SETTLE_MAX: Duration = Duration::from_mins(1);
-const SYNCS: usize = 40;
-const SYNC_BYTES: usize = 4096;
-const SYNC_FILE_BYTES: usize = 1 << 20;

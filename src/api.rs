@@ -19,8 +19,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::normalize::Operation;
-use crate::ops::{Ops, OpsError};
+use crate::ops::{Operation, Ops, OpsError};
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::Problem;
 use crate::store::ledger::LedgerError;

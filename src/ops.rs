@@ -16,13 +16,14 @@ use tokio::sync::watch;
 
 use crate::deliver::State;
 use crate::event::Name;
-use crate::normalize::Operation;
 use crate::receive::ServerTls;
 use crate::secret::KeyRing;
 use crate::store::journal::DiskJournal;
 use crate::store::ledger::{Cursor, DeadLetter, Ledger, LedgerError, Reader};
 use crate::store::{AppendError, Draft, Journal as _, Kind};
 use crate::telemetry::Metrics;
+
+pub use crate::normalize::Operation;
 
 /// The handles of the running parts.
 pub struct Ops {

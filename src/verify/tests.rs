@@ -1,3 +1,5 @@
+//! Every scheme against signatures that were made apart from this program, and against what a forger would try.
+
 use std::path::Path;
 use std::time::Duration;
 

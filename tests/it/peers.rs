@@ -1,0 +1,386 @@
+//! The real peers, each started in a folder of its own on free loopback ports and killed when its value is dropped.
+//!
+//! Invariants: a start waits at most [`START_WAIT_MAX`] and then fails with what the peer wrote to its standard error; a peer that is not
+//! installed fails with what to do; what a peer received is read from its own file, never from anything of ours.
+//!
+//! Not here: how a peer is installed and configured (`tests/peers`, whose README says what each of them writes).
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio, id};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Apache Kafka, one node in KRaft mode. Topics are never made on their own: [`Kafka::create_topic`].
+#[derive(Debug)]
+pub struct Kafka {
+    process: Option<Process>,
+    folder: TempDir,
+    /// Port of the broker; the controller has one of its own.
+    pub port: u16,
+    controller: u16,
+}
+
+impl Kafka {
+    /// Starts a broker with empty storage.
+    pub fn start() -> Self {
+        let [port, controller] = free_ports();
+        let mut kafka = Self { process: None, folder: folder(), port, controller };
+        kafka.resume();
+        kafka
+    }
+
+    /// Starts it again after [`Kafka::kill`], with the same storage and port.
+    pub fn resume(&mut self) {
+        let mut command = script("kafka.sh", "kafka");
+        command.arg(self.folder.path()).args([self.port, self.controller].map(|port| port.to_string()));
+        self.process =
+            Some(Process::start("Kafka", command, self.folder.path(), |log| log.contains("Kafka Server started")));
+    }
+
+    /// Ends it as a power cut would: `SIGKILL`.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// `host:port`, as a client's `bootstrap.servers` takes it.
+    pub fn broker(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Makes a topic, with settings like `max.message.bytes=1000`.
+    pub fn create_topic(&self, topic: &str, partitions: u16, settings: &[&str]) {
+        let mut command = script("kafka-topic.sh", "kafka");
+        command.args([&self.port.to_string(), topic, &partitions.to_string()]).args(settings);
+        output_of(command);
+    }
+
+    /// Writes each line as a record, with Kafka's own tool.
+    pub fn write(&self, topic: &str, lines: &str) {
+        let mut command = script("kafka-write.sh", "kafka");
+        // A file and no pipe: the tool may not read while it connects.
+        let input = self.folder.path().join("lines");
+        fs::write(&input, lines).expect("the folder of a peer is writable");
+        command.args([&self.port.to_string(), topic]).stdin(File::open(&input).expect("just written"));
+        output_of(command);
+    }
+
+    /// Reads exactly this many committed records of a topic with Kafka's Java client. Fails when fewer are there within 20 s.
+    pub fn read(&self, topic: &str, records: usize) -> Vec<Value> {
+        let mut command = script("kafka-read.sh", "kafka");
+        command.args([&self.port.to_string(), topic, &records.to_string()]);
+        json_lines(&output_of(command).stdout)
+    }
+}
+
+/// rsyslog. Each port takes both framings; what it wrote for a message is in `tests/peers/README.md`.
+#[derive(Debug)]
+pub struct Rsyslog {
+    _process: Process,
+    folder: TempDir,
+    /// UDP port.
+    pub udp: u16,
+    /// Plain TCP port.
+    pub tcp: u16,
+    /// TLS port that wants the certificate `client` of [`Rsyslog::certificates`].
+    pub tls: u16,
+}
+
+impl Rsyslog {
+    /// Starts it, with certificates of its own.
+    pub fn start() -> Self {
+        let folder = folder();
+        let [udp, tcp, tls] = free_ports();
+        let mut command = script("rsyslog.sh", "apt");
+        command.arg(folder.path()).args([udp, tcp, tls].map(|port| port.to_string()));
+        let process = Process::start("rsyslog", command, folder.path(), |_| accepts(tcp) && is_taken(udp));
+        Self { _process: process, folder, udp, tcp, tls }
+    }
+
+    /// The folder of `ca.pem`, `client.pem`, `client.key` and the rest that `tests/peers/certs.sh` makes.
+    pub fn certificates(&self) -> PathBuf {
+        self.folder.path().join("certs")
+    }
+
+    /// Waits until it has written at least this many messages and returns all of them.
+    pub fn received(&self, messages: usize) -> Vec<Value> {
+        received(self.folder.path(), messages)
+    }
+}
+
+/// syslog-ng. Unlike rsyslog it keeps each framing to its own port.
+#[derive(Debug)]
+pub struct SyslogNg {
+    _process: Process,
+    folder: TempDir,
+    /// UDP port.
+    pub udp: u16,
+    /// Plain TCP port, octet-counted frames only.
+    pub octet: u16,
+    /// Plain TCP port, frames end with a line feed.
+    pub line: u16,
+    /// TLS port, octet-counted, that wants the certificate `client` of [`SyslogNg::certificates`].
+    pub tls: u16,
+}
+
+impl SyslogNg {
+    /// Starts it, with certificates of its own.
+    pub fn start() -> Self {
+        let folder = folder();
+        let [udp, octet, line, tls] = free_ports();
+        let mut command = script("syslog-ng.sh", "syslog-ng");
+        command.arg(folder.path()).args([udp, octet, line, tls].map(|port| port.to_string()));
+        let ready = |_: &str| accepts(octet) && accepts(line) && is_taken(udp);
+        let process = Process::start("syslog-ng", command, folder.path(), ready);
+        Self { _process: process, folder, udp, octet, line, tls }
+    }
+
+    /// The folder of `ca.pem`, `client.pem`, `client.key` and the rest that `tests/peers/certs.sh` makes.
+    pub fn certificates(&self) -> PathBuf {
+        self.folder.path().join("certs")
+    }
+
+    /// Waits until it has written at least this many messages and returns all of them.
+    pub fn received(&self, messages: usize) -> Vec<Value> {
+        received(self.folder.path(), messages)
+    }
+}
+
+/// The HEC receiver. It is ours, written after Splunk's documents: `tests/peers/README.md` says what that proves and what not.
+#[derive(Debug)]
+pub struct Hec {
+    _process: Process,
+    folder: TempDir,
+    /// Port, plain HTTP.
+    pub port: u16,
+}
+
+impl Hec {
+    /// The token that it takes from the start.
+    pub const TOKEN: &str = "8f0d3c5e-0000-4000-8000-000000000001";
+
+    /// Starts it, with indexer acknowledgement or without.
+    pub fn start(acks: bool) -> Self {
+        let folder = folder();
+        let [port] = free_ports();
+        let mut command = script("hec.sh", "python");
+        command.arg(folder.path()).arg(port.to_string()).args(acks.then_some("acks"));
+        let ready = |_: &str| http(port, "GET /services/collector/health", &[], "").starts_with("HTTP/1.1 200 ");
+        let process = Process::start("the HEC receiver", command, folder.path(), ready);
+        Self { _process: process, folder, port }
+    }
+
+    /// `http://host:port`, as the sink's `endpoints` take it.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Steers it while it runs, by the files that its README names: `busy`, `hold-acks`, `tokens`, `indexes`. `None` takes the file away.
+    pub fn steer(&self, file: &str, content: Option<&str>) {
+        let path = self.folder.path().join(file);
+        match content {
+            Some(content) => fs::write(path, content).expect("the folder of a running peer is writable"),
+            None => fs::remove_file(path).expect("the file was written before"),
+        }
+    }
+
+    /// Waits until it has written at least this many events and returns all of them.
+    pub fn received(&self, events: usize) -> Vec<Value> {
+        received(self.folder.path(), events)
+    }
+}
+
+/// The headers by which a sender nobody here wrote signs this file: `standard-webhooks`, `svix`, `github` or `stripe`, by the npm
+/// (`sign.mjs`) or PyPI (`sign.py`) library.
+pub fn signed_by(program: &str, scheme: &str, file: &Path, secret: &str, id: &str, unix: i64) -> Vec<(String, String)> {
+    let python = program == "sign.py";
+    let script = script(program, if python { "python" } else { "npm" });
+    let mut command = interpreted(&script, if python { "venv/bin/python" } else { "node" });
+    command.arg(scheme).arg(file).args([secret, id, &unix.to_string()]);
+    let headers: Value = serde_json::from_slice(&output_of(command).stdout).expect("the signer prints JSON");
+    let headers = headers.as_object().expect("an object of headers").iter();
+    headers.map(|(name, value)| (name.clone(), value.as_str().expect("a text").to_owned())).collect()
+}
+
+/// What a CEF parser nobody here wrote makes of a line: `header` and `extensions`.
+pub fn parse_cef(line: &str) -> Value {
+    let mut command = interpreted(&script("parse_cef.py", "cef"), "python3");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the parser starts");
+    let mut stdin = child.stdin.take().expect("it was piped");
+    stdin.write_all(format!("{line}\n").as_bytes()).expect("the parser reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("the parser ends");
+    serde_json::from_slice(&output.stdout).expect("the parser prints JSON")
+}
+
+/// One HTTP/1.1 exchange without any HTTP client of ours: the whole answer as text, or nothing where nobody answers.
+pub fn http(port: u16, method_and_path: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let mut head = format!(
+        "{method_and_path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        head.extend([name, ": ", value, "\r\n"]);
+    }
+    let exchange = || -> std::io::Result<String> {
+        let mut answer = String::new();
+        let mut stream = TcpStream::connect_timeout(&loopback(port), ANSWER_WAIT_MAX)?;
+        stream.set_read_timeout(Some(ANSWER_WAIT_MAX))?;
+        stream.write_all(format!("{head}\r\n{body}").as_bytes())?;
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    // Not yet listening is the common case while a peer starts; the caller sees the empty answer.
+    exchange().unwrap_or_default()
+}
+
+/// Waits until `probe` gives a value, and fails with `what` when it takes longer than `at_most`.
+pub fn wait_for<T>(what: &str, at_most: Duration, mut probe: impl FnMut() -> Result<T, String>) -> T {
+    let until = Instant::now() + at_most;
+    loop {
+        match probe() {
+            Ok(value) => return value,
+            Err(state) if Instant::now() >= until => panic!("{what}: not within {at_most:?}: {state}"),
+            Err(_) => sleep(PROBE_PAUSE),
+        }
+    }
+}
+
+/// A running peer. Dropping it kills it by its own process id: the start scripts `exec`, so that is the peer itself.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Spawns the command and waits until `is_ready`, which is given what the peer wrote to standard error so far.
+    fn start(name: &str, mut command: Command, folder: &Path, is_ready: impl Fn(&str) -> bool) -> Self {
+        let log = folder.join("stderr.log");
+        // A restart begins with an empty file, or the ready line of the first life would be taken for the second's.
+        let file = File::create(&log).expect("the folder of a peer is writable");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+        let mut process =
+            Self { child: command.spawn().unwrap_or_else(|error| panic!("{name}: {command:?}: {error}")) };
+        wait_for(name, START_WAIT_MAX, || {
+            let written = fs::read_to_string(&log).unwrap_or_default();
+            if let Some(status) = process.child.try_wait().map_err(|error| error.to_string())? {
+                panic!("{name} ended at once ({status}); its last words:\n{}", tail(&written));
+            }
+            if is_ready(&written) { Ok(()) } else { Err(format!("not ready; its last words:\n{}", tail(&written))) }
+        });
+        process
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way nothing of it is left after this.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A start script of `tests/peers`, after a look whether what it needs is installed.
+fn script(file: &str, part: &str) -> Command {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let peers = std::env::var_os("PEERS").map_or_else(|| root.join(".peers"), PathBuf::from);
+    assert!(
+        peers.join("stamps").join(part).exists(),
+        "the test peers are not installed ({part} is missing in {}): run `make test`",
+        peers.display()
+    );
+    let mut command = Command::new(root.join("tests/peers").join(file));
+    command.env("PEERS", peers);
+    command
+}
+
+/// A script that is no program by itself, run by an interpreter of the system or of the peers' folder.
+fn interpreted(script: &Command, interpreter: &str) -> Command {
+    let environment = script.get_envs().find_map(|(name, value)| (name == "PEERS").then_some(value?));
+    let peers = PathBuf::from(environment.expect("`script` names the folder"));
+    let program = if interpreter.contains('/') { peers.join(interpreter) } else { interpreter.into() };
+    let mut command = Command::new(program);
+    command.arg(script.get_program()).env("PEERS", peers);
+    command
+}
+
+/// What a tool wrote, once it has ended well.
+fn output_of(mut command: Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// The lines of `received.jsonl`, once there are at least `count`.
+fn received(folder: &Path, count: usize) -> Vec<Value> {
+    let file = folder.join("received.jsonl");
+    wait_for(&format!("{count} lines in {}", file.display()), RECEIVE_WAIT_MAX, || {
+        let written = fs::read(&file).unwrap_or_default();
+        // The last line may be half written.
+        let complete = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let lines = json_lines(&written[..complete]);
+        if lines.len() >= count { Ok(lines) } else { Err(format!("{} so far", lines.len())) }
+    })
+}
+
+/// One JSON value a line. rsyslog writes bytes that are no UTF-8 as they came, so they are replaced here.
+fn json_lines(bytes: &[u8]) -> Vec<Value> {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+/// Ports that nobody listens on, UDP and TCP, each given out once by this process.
+///
+/// Below the range that the system takes for outgoing connections, which could otherwise take one before the peer does.
+fn free_ports<const N: usize>() -> [u16; N] {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    // Test binaries that run at the same time begin at different places.
+    let begin = u16::try_from(id() % u32::from(PORTS)).expect("less than a u16");
+    std::array::from_fn(|_| {
+        (0..PORTS)
+            .map(|_| FIRST_PORT + (begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed))) % PORTS)
+            .find(|port| !is_taken(*port) && TcpListener::bind(loopback(*port)).is_ok())
+            .expect("a free port among thousands")
+    })
+}
+
+fn is_taken(udp: u16) -> bool {
+    UdpSocket::bind(loopback(udp)).is_err()
+}
+
+fn accepts(tcp: u16) -> bool {
+    TcpStream::connect_timeout(&loopback(tcp), ANSWER_WAIT_MAX).is_ok()
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn folder() -> TempDir {
+    tempfile::Builder::new()
+        .prefix("verdict-relay-peer-")
+        .tempdir()
+        .expect("the folder for temporary files is writable")
+}
+
+/// The end of a log, enough to see why.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// Ten times what the slowest of them, Kafka, needs on a busy machine with two cores.
+const START_WAIT_MAX: Duration = Duration::from_mins(1);
+/// Peers write at once; this is for a machine that is busy with other tests.
+const RECEIVE_WAIT_MAX: Duration = Duration::from_secs(20);
+/// A loopback peer answers in milliseconds or not at all.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(5);
+const PROBE_PAUSE: Duration = Duration::from_millis(20);
+const FIRST_PORT: u16 = 12_000;
+const PORTS: u16 = 18_000;

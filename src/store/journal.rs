@@ -66,6 +66,10 @@ struct Shared {
     durable: watch::Sender<u64>,
     /// Set while undelivered data has reached the cap: appends are refused.
     full: AtomicBool,
+    /// Set while there is no space to prepare the next segment.
+    short: AtomicBool,
+    /// Set when a record was refused for want of a segment.
+    starved: AtomicBool,
     /// Set once the disk refused twice in a row: the process should end and recover from what is on disk.
     failed: watch::Sender<bool>,
     /// Records that were lost to damage, as found by opening and reading.
@@ -91,6 +95,8 @@ impl DiskJournal {
             segments: Mutex::new(segments),
             durable: watch::Sender::new(last.max(options.sequence_floor)),
             full: AtomicBool::new(false),
+            short: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
             failed: watch::Sender::new(false),
             damaged: AtomicU64::new(damaged),
             folder: options.folder.clone(),
@@ -127,6 +133,11 @@ impl DiskJournal {
     /// Whether appends are refused for want of space.
     pub fn is_full(&self) -> bool {
         self.shared.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether records are refused because the disk has no room for another segment.
+    pub fn is_starved(&self) -> bool {
+        self.shared.short.load(Ordering::Relaxed) && self.shared.starved.load(Ordering::Relaxed)
     }
 
     /// Stretches of damage found so far.

@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -48,10 +49,16 @@ pub enum LedgerError {
     Sqlite(#[source] rusqlite::Error),
     /// The file system refuses.
     #[error("the ledger: {0}")]
-    Io(#[from] std::io::Error),
+    Io(#[source] std::io::Error),
     /// A row that this program wrote and cannot read.
     #[error("a row of the ledger: {0}")]
     Row(#[from] serde_json::Error),
+}
+
+impl From<std::io::Error> for LedgerError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::StorageFull { Self::Full } else { Self::Io(error) }
+    }
 }
 
 impl From<rusqlite::Error> for LedgerError {
@@ -152,6 +159,8 @@ pub struct Ledger {
     head: watch::Sender<Head>,
     mirror: Mutex<Mirror>,
     rebuilt: bool,
+    /// Whether something could not be written for want of space.
+    was_full: AtomicBool,
 }
 
 /// How far the ledger has come.
@@ -239,7 +248,10 @@ impl Ledger {
             return Err(LedgerError::Format { found: format });
         }
         connection.execute_batch(TABLES)?;
-        connection.pragma_update(None, "user_version", FORMAT)?;
+        // A start on a full disk writes nothing that is there already.
+        if format != FORMAT {
+            connection.pragma_update(None, "user_version", FORMAT)?;
+        }
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         if fresh || mirror.sequence() > read_head(&connection)?.sequence {
             restore_cursors(&connection, &mirror, fresh)?;
@@ -253,6 +265,7 @@ impl Ledger {
             head: watch::Sender::new(head),
             mirror: Mutex::new(mirror),
             rebuilt: false,
+            was_full: AtomicBool::new(false),
         })
     }
 
@@ -272,6 +285,11 @@ impl Ledger {
         self.rebuilt
     }
 
+    /// Whether something could not be written for want of space since this was last asked.
+    pub fn was_full(&self) -> bool {
+        self.was_full.swap(false, Ordering::Relaxed)
+    }
+
     /// Runs `work` in one transaction: all of it becomes durable, or nothing. Blocking: not for an async thread under load.
     pub fn transact<T>(
         &self,
@@ -279,7 +297,7 @@ impl Ledger {
     ) -> Result<T, LedgerError> {
         let mut guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let Writer { connection, seen } = &mut *guard;
-        let sqlite = connection.transaction()?;
+        let sqlite = connection.transaction().map_err(|error| self.noted(error.into()))?;
         let mut transaction = Transaction::new(sqlite, seen, *self.head.borrow());
         let result = match work(&mut transaction) {
             Ok(result) => result,
@@ -345,12 +363,16 @@ impl Ledger {
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves a mark on disk for the next start where the file turns out to be damaged.
+    /// Remembers that there is no space, for the keeper; leaves a mark on disk for the next start where the file turns out to be damaged.
     fn noted(&self, error: LedgerError) -> LedgerError {
-        if let LedgerError::Damaged(_) = &error
-            && let Err(io) = fs::write(self.path.with_extension("suspect"), b"")
-        {
-            tracing::error!(error = %io, "could not mark the ledger as damaged");
+        match &error {
+            LedgerError::Full => self.was_full.store(true, Ordering::Relaxed),
+            LedgerError::Damaged(_) => {
+                if let Err(io) = fs::write(self.path.with_extension("suspect"), b"") {
+                    tracing::error!(error = %io, "could not mark the ledger as damaged");
+                }
+            }
+            _ => {}
         }
         error
     }

@@ -16,6 +16,8 @@ use crate::event::{Event, Name, Position, Uid};
 pub struct Transaction<'a> {
     sqlite: rusqlite::Transaction<'a>,
     seen: &'a mut Seen,
+    /// The head as it was.
+    began: Head,
     head: Head,
     events: Vec<Stored>,
     /// Keys claimed by this transaction: they enter the memory of all keys when it commits.
@@ -24,7 +26,7 @@ pub struct Transaction<'a> {
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(sqlite: rusqlite::Transaction<'a>, seen: &'a mut Seen, head: Head) -> Self {
-        Self { sqlite, seen, head, events: Vec::new(), claimed: HashMap::new() }
+        Self { sqlite, seen, began: head, head, events: Vec::new(), claimed: HashMap::new() }
     }
 
     /// Rolls back.
@@ -36,8 +38,8 @@ impl<'a> Transaction<'a> {
 
     /// Commits: gives the events that were added, and the new head.
     pub(super) fn commit(self) -> Result<(Vec<Stored>, Head), LedgerError> {
-        let Self { sqlite, seen, head, events, claimed } = self;
-        {
+        let Self { sqlite, seen, began, head, events, claimed } = self;
+        if head != began {
             let mut statement = sqlite.prepare_cached(
                 "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             )?;
@@ -46,8 +48,11 @@ impl<'a> Transaction<'a> {
                 statement.execute(params![name, integer(value)])?;
             }
         }
-        seen.begin_index(&sqlite, claimed.len())?;
+        let index = seen.begin_index(&sqlite, claimed.len())?;
         sqlite.commit()?;
+        if index {
+            *seen = Seen::Index;
+        }
         seen.extend(claimed);
         Ok((events, head))
     }
@@ -294,15 +299,14 @@ impl Seen {
         Ok(place.map(|position| Position(position.unsigned_abs())))
     }
 
-    /// Changes over to the index where `more` keys would not fit.
-    fn begin_index(&mut self, connection: &Connection, more: usize) -> rusqlite::Result<()> {
-        if let Self::Memory(keys) = self
-            && keys.len() + more > MEMORY_MAX
-        {
+    /// Makes the index where `more` keys would not fit; whether it did. It counts only once that is committed.
+    fn begin_index(&self, connection: &Connection, more: usize) -> rusqlite::Result<bool> {
+        let Self::Memory(keys) = self else { return Ok(false) };
+        let begins = keys.len() + more > MEMORY_MAX;
+        if begins {
             create_index(connection)?;
-            *self = Self::Index;
         }
-        Ok(())
+        Ok(begins)
     }
 
     fn extend(&mut self, claimed: HashMap<Uid, Position>) {

@@ -124,7 +124,7 @@ impl Deliverer {
             let head = transaction.head();
             let (position, ordinal) =
                 if from_now { (head.position, head.ordinal) } else { transaction.before_oldest()? };
-            let cursor = Cursor { position, ordinal, began_at: ordinal, ..Cursor::default() };
+            let cursor = Cursor { position, ordinal, began_at: ordinal.cast_signed(), ..Cursor::default() };
             transaction.put_cursor(&parts.name, &cursor)?;
             Ok(cursor)
         })?;
@@ -364,6 +364,10 @@ impl Deliverer {
             self.parts.ledger.transact(|transaction| {
                 for letter in &letters {
                     transaction.put_dead_letter(letter)?;
+                }
+                // While the ledger was rebuilt, it moved the count along.
+                if let Some(stored) = transaction.cursor(&self.parts.name)? {
+                    cursor.began_at = stored.began_at;
                 }
                 transaction.put_cursor(&self.parts.name, &cursor)
             })

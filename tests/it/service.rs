@@ -286,6 +286,7 @@ impl Service {
 }
 
 impl Drop for Service {
+    #[expect(clippy::print_stderr, reason = "only of a test that fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the log of the service ends with:\n{}", tail(&self.log()));

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::segment::{self, FOOTER_BYTES, FRAMES_AT, Header, Segment};
+use super::segment::{self, FRAMES_AT, Header, Segment, TAIL_BYTES};
 use super::{Shared, sync_folder};
 use crate::event::Name;
 use crate::store::folder::Space;
@@ -206,9 +206,6 @@ impl Writer {
             commit(&mut self, &mut repeats, group);
             queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
-        if let Err(error) = self.seal() {
-            tracing::warn!(%error, "the journal's last segment was not sealed, the next start scans it");
-        }
     }
 
     /// Writes and syncs the drafts, into as many segments as they need. An error leaves the active segment behind for good.
@@ -218,14 +215,15 @@ impl Writer {
         let mut rest = drafts;
         while !rest.is_empty() {
             let mut active = self.take_active(segment::frame_bytes(rest[0]))?;
-            let room = active.segment.bytes - FOOTER_BYTES - active.segment.end;
+            let room = active.segment.bytes - TAIL_BYTES - active.segment.end;
             self.buffer.clear();
             let mut taken = 0;
             for draft in rest {
                 if self.buffer.len() as u64 + segment::frame_bytes(draft) > room {
                     break;
                 }
-                segment::write_frame(&mut self.buffer, active.segment.header.salt, self.sequence_next, draft);
+                let Segment { end, header, .. } = active.segment;
+                segment::write_frame(&mut self.buffer, end, header.salt, self.sequence_next, draft);
                 active.segment.sequence_last = self.sequence_next;
                 active.segment.last_at = draft.at;
                 sequences.push(self.sequence_next);
@@ -245,7 +243,7 @@ impl Writer {
     /// The active segment, out of `self` so that an error on the way loses it; a new one if it has no room for `bytes`.
     fn take_active(&mut self, bytes: u64) -> io::Result<Active> {
         if let Some(active) = self.active.take() {
-            if active.segment.end + bytes <= active.segment.bytes - FOOTER_BYTES {
+            if active.segment.end + bytes <= active.segment.bytes - TAIL_BYTES {
                 return Ok(active);
             }
             segment::write_footer(&active.file, &active.segment)?;
@@ -269,7 +267,8 @@ impl Writer {
             }
         };
         self.prepare.send(()).map_err(|_| gone())?;
-        let header = Header { salt: random_salt(), sequence_first: self.sequence_next, created_at: now() };
+        let bytes = self.segment_bytes;
+        let header = Header { salt: random_salt(), sequence_first: self.sequence_next, created_at: now(), bytes };
         header.write(&file)?;
         file.sync_data()?;
         let name = self.shared.folder.join(format!("{:020}.seg", header.sequence_first));
@@ -281,15 +280,9 @@ impl Writer {
             end: FRAMES_AT,
             sequence_last: header.sequence_first - 1,
             last_at: header.created_at,
-            bytes: self.segment_bytes,
+            bytes,
         };
         Ok(Active { file, segment })
-    }
-
-    fn seal(&mut self) -> io::Result<()> {
-        let Some(active) = self.active.take() else { return Ok(()) };
-        segment::write_footer(&active.file, &active.segment)?;
-        active.file.sync_data()
     }
 }
 

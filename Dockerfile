@@ -2,7 +2,7 @@
 FROM rust:1.95.0-slim-bookworm AS build
 # hadolint ignore=DL3008
 RUN apt-get update \
-  && apt-get install -y --no-install-recommends g++ make pkg-config libssl-dev zlib1g-dev python3 \
+  && apt-get install -y --no-install-recommends g++ make pkg-config libssl-dev zlib1g-dev \
   && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .

@@ -3,7 +3,7 @@
 # Every part runs even when another failed, except that nothing can run without `peers`. The exit code is 1 when any failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-root=$PWD
+root=$(pwd -P)
 export PEERS=${PEERS:-$root/.peers}
 target=${CARGO_TARGET_DIR:-$root/target}
 # A snapshot that differs or is new fails; it is accepted by hand.
@@ -51,7 +51,7 @@ part_deny() { # licences, bans and sources always; advisories where their databa
     note "advisories NOT CHECKED: their database (a git repository) cannot be fetched from here; run 'cargo deny check advisories' where it can"
   fi
 }
-part_files() { # scripts, container and config files
+part_files() { # scripts, container and config files; that the schema is the code's is a unit test
   local venv=$PEERS/venv/bin failed=
   git ls-files -z | while IFS= read -r -d '' file; do
     case $file in *.sh | .ci/run) printf '%s\0' "$file" ;; esac
@@ -59,7 +59,6 @@ part_files() { # scripts, container and config files
   "$venv/hadolint" Dockerfile || failed=1
   "$venv/check-jsonschema" --builtin-schema vendor.compose-spec docker-compose.yml || failed=1
   syslog_ng --syntax-only -f deploy/compose/syslog-ng.conf || failed=1
-  "$target/debug/verdict-relay" schema | diff config/schema.json - || { echo "config/schema.json is not what 'verdict-relay schema' prints: write it anew"; failed=1; }
   "$venv/check-jsonschema" --schemafile config/schema.json config/*.toml || failed=1
   [ -z "$failed" ]
 }

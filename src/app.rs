@@ -233,6 +233,12 @@ impl App {
 /// Longest wait for the loops to end: a sink has five seconds to flush.
 const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(8);
 
+/// When the receiver's certificate expires, if it has one; reads its files as the service would, for `check --online`.
+pub fn certificate_expiry(receiver: &ReceiverPlan) -> anyhow::Result<Option<Timestamp>> {
+    let tls = receiver.tls.clone().map(ServerTls::open).transpose()?;
+    Ok(tls.map(|tls| tls.expires_at()))
+}
+
 fn ended_early(ended: Result<anyhow::Result<&'static str>, tokio::task::JoinError>) -> anyhow::Error {
     match ended {
         Ok(Ok(name)) => anyhow::anyhow!("{name} ended by itself"),

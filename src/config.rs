@@ -6,6 +6,7 @@
 //! Not here: what the parts do with their plan. Nothing else knows the `config` crate.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -173,6 +174,37 @@ pub struct Plan {
     pub sources: Vec<SourcePlan>,
     /// The sinks.
     pub sinks: Vec<(Name, SinkPlan)>,
+}
+
+impl Plan {
+    /// Scheme, host, port and path prefix by which senders reach us: the configured one, else where we listen.
+    pub fn receiver_url(&self) -> String {
+        let ReceiverPlan { public_url, listen, tls, .. } = &self.receiver;
+        if public_url.is_empty() {
+            format!("{}://{}", if tls.is_some() { "https" } else { "http" }, reachable(*listen))
+        } else {
+            public_url.clone()
+        }
+    }
+
+    /// Where the API of a service with this config is reached from this machine.
+    pub fn api_url(&self) -> String {
+        format!("http://{}", reachable(self.api.listen))
+    }
+
+    /// File of the token that a running service writes for the command line.
+    pub fn api_token_file(&self) -> PathBuf {
+        crate::api::token_file(&self.store.path)
+    }
+}
+
+/// An address that one can connect to: "all addresses" is none.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, listen.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, listen.port()).into(),
+        _ => listen,
+    }
 }
 
 /// A source whose config is valid.

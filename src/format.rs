@@ -353,7 +353,7 @@ impl fmt::Display for Summary<'_> {
 
 /// Whether a character would break a line, steer a terminal or reverse what a person reads: C0 and C1 controls, the line and
 /// paragraph separators, marks of writing direction, the byte order mark. No format lets them through as they are.
-const fn is_hazard(c: char) -> bool {
+pub(crate) const fn is_hazard(c: char) -> bool {
     matches!(
         c,
         '\0'..='\x1f'

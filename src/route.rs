@@ -80,6 +80,12 @@ impl Route {
             && score_min.is_none_or(|least| event.finding.score.is_none_or(|score| score >= least))
     }
 
+    /// Whether an event of this source and verdict can pass, whatever else it says.
+    pub fn may_pass(&self, source: &Name, verdict: Verdict) -> bool {
+        self.verdicts.as_ref().is_none_or(|wanted| wanted.contains(&verdict))
+            && self.sources.as_ref().is_none_or(|wanted| wanted.contains(source))
+    }
+
     /// What the rule is called.
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or("where")

@@ -4,12 +4,13 @@
 //! never from the request; signatures and tokens are compared in constant time; nothing here panics, whatever the bytes.
 //! A source whose keys are not loaded refuses with [`Refusal::SecretUnavailable`], never with a word about the signature.
 //!
-//! Not here: how the config is written (`verify/config`), what known senders do (`verify/preset`), the template engine of signatures (`verify/hmac`), what a refusal is
-//! answered with (`receive`).
+//! Not here: how the config is written (`verify/config`), what known senders do (`verify/preset`), the template engine of signatures (`verify/hmac`), what
+//! a sender has to be told (`verify/sender`), what a refusal is answered with (`receive`).
 
 mod config;
 mod hmac;
 mod preset;
+mod sender;
 
 use std::net::IpAddr;
 
@@ -141,6 +142,16 @@ pub enum TokenPlace {
 }
 
 impl Scheme {
+    /// The strength of a proof by this scheme.
+    pub const fn auth(&self) -> Auth {
+        match self {
+            Self::Hmac(_) => Auth::Signature,
+            Self::Token(_) => Auth::Token,
+            Self::Mtls { .. } => Auth::Mtls,
+            Self::Network { .. } => Auth::None,
+        }
+    }
+
     /// Whether it needs live keys; where it does not, an empty key ring is no trouble.
     pub const fn needs_keys(&self) -> bool {
         matches!(self, Self::Hmac(_) | Self::Token(_))

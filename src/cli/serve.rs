@@ -1,11 +1,8 @@
 //! `serve`: runs the service until it is told to stop.
 
-use std::process::ExitCode;
-
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 
-use super::Files;
+use super::{Code, Files, GOOD, wait_for};
 use crate::app::{App, Roles};
 use crate::config::LogFormat;
 use crate::telemetry;
@@ -31,24 +28,23 @@ enum Role {
 }
 
 impl Serve {
-    pub(super) fn run(self, files: &Files) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, files: &Files) -> anyhow::Result<Code> {
         let plan = files.plan()?;
         telemetry::log_to_stderr(plan.log.format == LogFormat::Json, "info");
         let has = |role| self.roles.is_empty() || self.roles.contains(&role);
         let roles = Roles { receive: has(Role::Receive), normalize: has(Role::Normalize), deliver: has(Role::Deliver) };
-        let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-        runtime.block_on(async {
+        wait_for(async {
             let app = App::build(plan, roles).await?;
             let receiver = app.receiver_address().map(|address| address.to_string()).unwrap_or_default();
             tracing::info!(receiver, api = %app.api_address(), "verdict-relay {} is running", env!("CARGO_PKG_VERSION"));
             app.run(told_to_stop()).await
         })?;
-        Ok(ExitCode::SUCCESS)
+        Ok(GOOD)
     }
 }
 
 /// Done at the first SIGTERM or Ctrl-C; a second one ends the process at once.
-async fn told_to_stop() {
+pub(super) async fn told_to_stop() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
         tracing::error!("signals cannot be listened to, the service only ends when it is killed");

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::fs::Access;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Batch, Render, Rendered, Settled, Sink, Stop, refused_for_line_end};
@@ -143,6 +144,17 @@ impl Sink for FileSink {
         Ok(Settled::Through(last))
     }
 
+    /// Looks without making the file: made by another user than the service's, it would lock the service out.
+    async fn probe(&mut self) -> Result<(), Stop> {
+        let path = &self.path;
+        let may = |path: &Path, access| rustix::fs::access(path, access).map_err(io::Error::from);
+        if path.is_dir() {
+            return Err(stop(path, "write", &ErrorKind::IsADirectory.into()));
+        }
+        let looked = if path.exists() { may(path, Access::WRITE_OK) } else { may(folder_of(path), Access::WRITE_OK) };
+        looked.map_err(|error| stop(path, "write", &error))
+    }
+
     async fn close(&mut self, grace: Duration) {
         if let Some((_, writing)) = self.writing.take() {
             // Too slow a disk only means that these lines are written again after the restart.
@@ -163,8 +175,7 @@ fn open_to_append(path: &Path) -> io::Result<File> {
     let is_new = !path.exists();
     let mut file = options.read(true).create(true).open(path)?;
     if is_new {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
+        File::open(folder_of(path))?.sync_all()?;
     }
     if file.metadata()?.len() > 0 {
         let mut end = [0];
@@ -175,6 +186,10 @@ fn open_to_append(path: &Path) -> io::Result<File> {
         }
     }
     Ok(file)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes and syncs `bytes`; in a new file, if the old one was moved away.

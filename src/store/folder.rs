@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{Access, FallocateFlags, access, fallocate, statvfs};
 
 /// The folder, locked for this process.
 #[derive(Debug)]
@@ -147,6 +147,66 @@ fn take_reserve(path: &Path, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// What there is room for at a path.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Bytes that this user may still write.
+    pub free_bytes: u64,
+    /// Bytes that the folder's files take already, without those of its subfolders' subfolders.
+    pub used_bytes: u64,
+    /// Whether this user may write there; for a folder that does not exist, whether it can be made.
+    pub is_writable: bool,
+}
+
+/// Looks at the disk of `path`, or of the nearest folder above it that exists. Changes nothing.
+pub fn room(path: &Path) -> io::Result<Room> {
+    let above = path.ancestors().map(|one| if one.as_os_str().is_empty() { Path::new(".") } else { one });
+    let nearest = above.into_iter().find(|one| one.exists()).unwrap_or(Path::new("."));
+    let space = statvfs(nearest)?;
+    let is_writable = nearest.is_dir() && access(nearest, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    let used_bytes = bytes_in(path, 1)?;
+    Ok(Room { free_bytes: space.f_bavail.saturating_mul(space.f_frsize), used_bytes, is_writable })
+}
+
+/// Bytes of the files in a folder and `depth` levels of folders in it; none if it does not exist.
+fn bytes_in(path: &Path, depth: u32) -> io::Result<u64> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = 0;
+    for entry in entries {
+        let entry = entry?;
+        // A file may go between the listing and the look.
+        let Ok(meta) = entry.metadata() else { continue };
+        bytes += match meta.is_dir() {
+            true if depth > 0 => bytes_in(&entry.path(), depth - 1)?,
+            true => 0,
+            false => meta.len(),
+        };
+    }
+    Ok(bytes)
+}
+
+/// The process that uses the folder, as it wrote itself down; none if nobody does.
+pub fn holder(path: &Path) -> io::Result<Option<String>> {
+    let mut lock = match File::open(path.join("lock")) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            lock.read_to_string(&mut pid)?;
+            Ok(Some(pid.trim().to_owned()))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -164,7 +224,11 @@ mod tests {
             Err(FolderError::InUse { pid, .. }) => assert_eq!(pid, std::process::id().to_string()),
             other => panic!("{other:?}"),
         }
+        assert_eq!(holder(&path).expect("readable"), Some(std::process::id().to_string()));
         drop(folder);
+        assert_eq!(holder(&path).expect("readable"), None);
+        let room = room(&path.join("not/there")).expect("the disk is there");
+        assert!(room.is_writable && room.free_bytes > 0 && room.used_bytes == 0);
         Folder::open(&path).expect("free again");
     }
 }

@@ -11,6 +11,7 @@
 //!
 //! Not here: the bytes of a frame (`segment`), what a record means (`normalize`).
 
+pub mod offline;
 mod reader;
 mod segment;
 mod writer;

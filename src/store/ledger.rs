@@ -7,6 +7,7 @@
 //! Not here: what the rows mean (`normalize`, `deliver`).
 
 mod mirror;
+pub mod offline;
 mod reader;
 mod transaction;
 

@@ -14,3 +14,5 @@ mod peers;
 #[cfg(feature = "peers")]
 mod peers_answer;
 mod service;
+#[cfg(feature = "peers")]
+mod way;

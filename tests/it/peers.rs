@@ -196,6 +196,29 @@ impl Hec {
     }
 }
 
+/// The headers by which a sender nobody here wrote signs this file: `standard-webhooks`, `svix`, `github` or `stripe`, by the npm
+/// (`sign.mjs`) or PyPI (`sign.py`) library.
+pub fn signed_by(program: &str, scheme: &str, file: &Path, secret: &str, id: &str, unix: i64) -> Vec<(String, String)> {
+    let python = program == "sign.py";
+    let script = script(program, if python { "python" } else { "npm" });
+    let mut command = interpreted(&script, if python { "venv/bin/python" } else { "node" });
+    command.arg(scheme).arg(file).args([secret, id, &unix.to_string()]);
+    let headers: Value = serde_json::from_slice(&output_of(command).stdout).expect("the signer prints JSON");
+    let headers = headers.as_object().expect("an object of headers").iter();
+    headers.map(|(name, value)| (name.clone(), value.as_str().expect("a text").to_owned())).collect()
+}
+
+/// What a CEF parser nobody here wrote makes of a line: `header` and `extensions`.
+pub fn parse_cef(line: &str) -> Value {
+    let mut command = interpreted(&script("parse_cef.py", "cef"), "python3");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the parser starts");
+    let mut stdin = child.stdin.take().expect("it was piped");
+    stdin.write_all(format!("{line}\n").as_bytes()).expect("the parser reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("the parser ends");
+    serde_json::from_slice(&output.stdout).expect("the parser prints JSON")
+}
+
 /// One HTTP/1.1 exchange without any HTTP client of ours: the whole answer as text, or nothing where nobody answers.
 pub fn http(port: u16, method_and_path: &str, headers: &[(&str, &str)], body: &str) -> String {
     let mut head = format!(
@@ -274,6 +297,16 @@ fn script(file: &str, part: &str) -> Command {
     );
     let mut command = Command::new(root.join("tests/peers").join(file));
     command.env("PEERS", peers);
+    command
+}
+
+/// A script that is no program by itself, run by an interpreter of the system or of the peers' folder.
+fn interpreted(script: &Command, interpreter: &str) -> Command {
+    let environment = script.get_envs().find_map(|(name, value)| (name == "PEERS").then_some(value?));
+    let peers = PathBuf::from(environment.expect("`script` names the folder"));
+    let program = if interpreter.contains('/') { peers.join(interpreter) } else { interpreter.into() };
+    let mut command = Command::new(program);
+    command.arg(script.get_program()).env("PEERS", peers);
     command
 }
 

@@ -102,6 +102,12 @@ fn judge_status(place: &str, status: u16, retry_after: Option<Duration>) -> Answ
         404 | 405 => {
             misconfigured("but not as a HEC does: check the path, and that HTTP Event Collector is enabled there")
         }
+        429 => Answer::Stop(Stop::Unavailable {
+            retry_after,
+            reason: format!(
+                "{place} answered 429: it, or a proxy before it, limits our requests; raise that limit, or make larger batches"
+            ),
+        }),
         _ => Answer::Stop(Stop::Unavailable {
             retry_after,
             reason: format!("{place} answered {status} without a HEC's words"),

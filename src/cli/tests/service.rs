@@ -1,0 +1,230 @@
+//! The commands that ask a running service, or look at its folder.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::app::{App, Roles};
+
+const BODY: &str = include_str!("../demo/malicious.json");
+const OTHER: &str = include_str!("../demo/clean.json");
+/// Authentic, and not readable: no file in it.
+const UNREADABLE: &str = "{\"event\": \"analysis.completed\", \"note\": \"\u{202e}\\u001b[2J\"}";
+
+/// A service in a thread of its own, on free ports, with its folder.
+struct Service {
+    folder: TempDir,
+    config: String,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+impl Service {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        write(folder.path(), "secret", "a-secret-of-thirty-two-characters");
+        Self::start_in(folder, "store")
+    }
+
+    /// With this store in the folder.
+    fn start_in(folder: TempDir, store: &str) -> Self {
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let path = write_config(folder.path(), store, any, any);
+        let plan = Files(vec![path]).plan().expect("a plan");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::spawn(move || {
+            wait_for(async {
+                let app = App::build(plan, Roles::default()).await?;
+                tell.send((app.receiver_address().expect("it receives"), app.api_address()))?;
+                app.run(async { drop(stopped.await) }).await
+            })
+        });
+        let (receiver, api) = told.recv().expect("the service starts");
+        let config = write_config(folder.path(), store, receiver, api).to_str().expect("text").to_owned();
+        Self { folder, config, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// Runs a command with this service's config.
+    fn run(&self, arguments: &[&str]) -> (Code, String, String) {
+        run(&[&["--config", &self.config], arguments].concat())
+    }
+
+    fn send(&self, body: &str) -> (Code, String, String) {
+        let path = write(self.folder.path(), "body.json", body);
+        self.run(&["send", "--source", "portal", &path])
+    }
+
+    /// Runs a command until its output satisfies `is_done`: the loops behind the answer need a moment.
+    fn run_until(&self, arguments: &[&str], is_done: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let (code, data, words) = self.run(arguments);
+            if code == GOOD && is_done(&data) {
+                return data;
+            }
+            assert!(Instant::now() < deadline, "{arguments:?}: {data}{words}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("no panic").expect("a good end");
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+    }
+}
+
+fn write_config(folder: &Path, store: &str, receiver: SocketAddr, api: SocketAddr) -> PathBuf {
+    let (secret, store, lines) = (folder.join("secret"), folder.join(store), folder.join("out.ndjson"));
+    let text = format!(
+        "[receiver]\nlisten = \"{receiver}\"\nbody_max = \"64KiB\"\n[api]\nlisten = \"{api}\"\n\
+         [store]\npath = {store:?}\nsegment_size = \"1MiB\"\n[sources.portal]\nadapter = \"vileanalyziz\"\n\
+         verify = {{ scheme = \"hmac\", preset = \"github\", secrets = [\"file:{}\"] }}\n\
+         [sinks.local]\ntype = \"file\"\npath = {lines:?}\n",
+        secret.display()
+    );
+    write(folder, "verdict-relay.toml", &text).into()
+}
+
+#[test]
+fn what_send_posts_arrives_and_sinks_counts_it() {
+    let service = Service::start();
+    let (code, data, words) = service.send(BODY);
+    assert!(code == GOOD && data.starts_with("202 {\"id\":"), "{data}{words}");
+    let table = service.run_until(&["sinks"], |data| data.contains("local  ok     1        1 "));
+    let row: Vec<&str> = table.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!(row[..5], ["local", "ok", "1", "1", "0"], "{table}");
+    let json: serde_json::Value = serde_json::from_str(&service.run(&["sinks", "--json"]).1).expect("JSON");
+    assert_eq!(json[0]["delivered"], 1);
+
+    let path = write(service.folder.path(), "body.json", OTHER);
+    let (code, data, _) = service.run(&["send", "--source", "portal", "--count", "3", &path]);
+    assert_eq!((code, data.lines().filter(|line| line.starts_with("202 ")).count()), (GOOD, 3));
+}
+
+#[test]
+fn send_with_another_secret_is_refused_and_says_what_to_compare() {
+    let service = Service::start();
+    write(service.folder.path(), "other", "another-secret-of-thirty-two-chars");
+    let text = std::fs::read_to_string(&service.config).expect("readable").replace("/secret\"", "/other\"");
+    let config = write(service.folder.path(), "other.toml", &text);
+    let body = write(service.folder.path(), "body.json", BODY);
+    let (code, data, words) = run(&["--config", &config, "send", "--source", "portal", &body]);
+    assert!(code == BAD && data.starts_with("401 ") && words.contains("Compare the secrets"), "{data}{words}");
+    let (code, _, words) =
+        run(&["--config", &config, "send", "--source", "portal", "--url", "http://127.0.0.1:1", &body]);
+    assert!(code == BAD && words.contains("cannot send to http://127.0.0.1:1/v1/hooks/portal"), "{words}");
+}
+
+#[test]
+fn dead_letters_are_listed_shown_redriven_and_dropped() {
+    let service = Service::start();
+    let (code, _, words) = service.run(&["dead-letters", "list"]);
+    assert!(code == GOOD && words.contains("there are no dead letters"), "{words}");
+    assert_eq!(service.send(UNREADABLE).0, GOOD);
+    let table = service.run_until(&["dead-letters", "list"], |data| data.contains("n-1"));
+    assert!(table.contains("normalize  -     portal  1"), "{table}");
+
+    let (code, shown, words) = service.run(&["dead-letters", "show", "n-1"]);
+    assert!(code == GOOD && shown.contains("analysis.completed") && shown.contains("\\u{202e}"), "{shown}{words}");
+    assert!(shown.chars().all(|c| c == '\n' || !crate::format::is_hazard(c)), "{shown:?}");
+
+    let (code, data, words) = service.run(&["dead-letters", "redrive", "--all"]);
+    assert!(code == GOOD && data.starts_with("n-1 attempt "), "{data}{words}");
+    let list = service.run_until(&["dead-letters", "list", "--json"], |data| data.contains("\"attempts\": 2"));
+    let letters: Vec<serde_json::Value> = serde_json::from_str(&list).expect("JSON");
+    assert_eq!((letters.len(), &letters[0]["id"]), (1, &serde_json::json!("n-1")));
+
+    let (code, data, words) = service.run(&["dead-letters", "drop", "n-404", "n-1"]);
+    assert!(code == BAD && data.starts_with("n-1 attempt ") && words.contains("dead letter n-404"), "{data}{words}");
+    service.run_until(&["dead-letters", "list"], |data| !data.contains("n-1"));
+}
+
+#[test]
+fn changing_something_needs_the_right_token() {
+    let service = Service::start();
+    let wrong = write(service.folder.path(), "wrong", "vr_wrong");
+    let token = format!("file:{wrong}");
+    let (code, _, words) = service.run(&["dead-letters", "drop", "--token", &token, "n-1"]);
+    assert!(code == BAD && words.contains("answered 401") && !words.contains("vr_wrong"), "{words}");
+    let (code, _, words) = service.run(&["sinks", "--token", "vr_literal_token"]);
+    assert!(code == BAD && words.contains("is named by a reference") && !words.contains("vr_literal"), "{words}");
+    let (code, _, words) = service.run(&["sinks", "--url", "http://127.0.0.1:1"]);
+    assert!(code == BAD && words.contains("is the service running"), "{words}");
+}
+
+#[test]
+fn a_backup_of_a_running_store_is_whole_and_starts() {
+    let mut service = Service::start();
+    assert_eq!(service.send(BODY).0, GOOD);
+    service.run_until(&["sinks"], |data| data.contains("local  ok     1        1 "));
+    let (code, inspected, _) = service.run(&["store", "inspect"]);
+    assert!(code == GOOD && inspected.contains(&format!("by process {}", std::process::id())), "{inspected}");
+    let (code, _, words) = service.run(&["store", "verify"]);
+    assert_eq!(code, GOOD, "{words}");
+
+    let target = service.folder.path().join("backup").to_str().expect("text").to_owned();
+    let (code, data, words) = service.run(&["store", "backup", &target]);
+    assert_eq!((code, data.trim()), (GOOD, target.as_str()), "{words}");
+    let (code, _, words) = service.run(&["store", "backup", &target]);
+    assert!(code == BAD && words.contains("exists already"), "{words}");
+    let (code, data, words) = service.run(&["store", "verify", "--path", &target]);
+    assert!(code == GOOD && data.contains("1 records, 1 events"), "{data}{words}");
+    service.stop();
+
+    let folder = std::mem::replace(&mut service.folder, tempfile::tempdir().expect("a folder"));
+    let mut restored = Service::start_in(folder, "backup");
+    // Known from before, so it is a duplicate; the other one is new.
+    assert_eq!((restored.send(BODY).0, restored.send(OTHER).0), (GOOD, GOOD));
+    restored.run_until(&["sinks"], |data| data.contains("local  ok     2        2 "));
+    restored.stop();
+}
+
+#[test]
+fn damage_is_found_and_named() {
+    let mut service = Service::start();
+    assert_eq!((service.send(BODY).0, service.send(OTHER).0), (GOOD, GOOD));
+    service.run_until(&["sinks"], |data| data.contains("local  ok     2        2 "));
+    service.stop();
+    let (code, inspected, words) = service.run(&["store", "inspect", "--json"]);
+    assert_eq!(code, GOOD, "{words}");
+    let inspected: serde_json::Value = serde_json::from_str(&inspected).expect("JSON");
+    assert_eq!(
+        (&inspected["held_by"], &inspected["sequence"], &inspected["events"]),
+        (&serde_json::Value::Null, &2.into(), &2.into())
+    );
+    assert_eq!(service.run(&["store", "verify"]).0, GOOD);
+
+    let segment = inspected["segments"][0]["file"].as_str().expect("a file");
+    let mut bytes = std::fs::read(segment).expect("readable");
+    let at = bytes.windows(11).position(|window| window == b"evt_01DEMO1").expect("the first body");
+    bytes[at] ^= 1;
+    std::fs::write(segment, bytes).expect("written");
+    let ledger = service.folder.path().join("store/ledger.db");
+    let mut bytes = std::fs::read(&ledger).expect("readable");
+    let at = bytes.windows(11).position(|window| window == b"evt_01DEMO2").expect("the second event");
+    bytes[at] ^= 1;
+    std::fs::write(&ledger, bytes).expect("written");
+    let (code, data, words) = service.run(&["store", "verify"]);
+    assert_eq!(code, BAD, "{data}{words}");
+    assert!(data.contains(&format!("damage: {segment}: bytes 4096 to ")), "{data}");
+    assert!(data.contains("damage: event 2.0: its checksum does not hold"), "{data}");
+    assert!(data.contains("1 records, 2 events"), "{data}");
+
+    std::fs::remove_file(segment).expect("removed");
+    let (code, data, _) = service.run(&["store", "verify"]);
+    assert!(code == BAD && data.contains("the ledger knows sequence 2, the journal ends at 0"), "{data}");
+}

@@ -57,6 +57,8 @@ pub struct Deliverer {
     cursor: Cursor,
     /// Events up to here were read and stand in `pending`.
     read_to: Position,
+    /// The receiver took everything up to here; the cursor follows as soon as the ledger has room for that.
+    taken: Position,
     /// Events that were read and are not settled, in order.
     pending: VecDeque<Pending>,
     /// Batches in flight.
@@ -105,6 +107,8 @@ pub enum Progress {
 
 /// First and longest wait of a sink that is not reachable. The cap bounds how long a recovered receiver waits for us.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+/// Pause before the next try on a full disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// How long a sink may flush when the service stops.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// Most bytes of a reason that a dead letter keeps.
@@ -120,7 +124,7 @@ impl Deliverer {
             let head = transaction.head();
             let (position, ordinal) =
                 if from_now { (head.position, head.ordinal) } else { transaction.before_oldest()? };
-            let cursor = Cursor { position, ordinal, began_at: ordinal, ..Cursor::default() };
+            let cursor = Cursor { position, ordinal, began_at: ordinal.cast_signed(), ..Cursor::default() };
             transaction.put_cursor(&parts.name, &cursor)?;
             Ok(cursor)
         })?;
@@ -130,6 +134,7 @@ impl Deliverer {
             reader: parts.ledger.reader()?,
             news,
             read_to: cursor.position,
+            taken: cursor.position,
             cursor,
             pending: VecDeque::new(),
             in_flight: 0,
@@ -147,24 +152,49 @@ impl Deliverer {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), LedgerError> {
         while !*stop.borrow_and_update() {
             let progress = tokio::select! {
-                progress = self.step() => progress?,
+                progress = self.step() => progress,
                 _ = stop.changed() => break,
             };
-            match progress {
-                Progress::Moved => {}
-                Progress::Idle => self.wait(&mut stop).await?,
-                Progress::Wait(pause) => tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = stop.changed() => {}
-                },
+            let progress = match progress {
+                Ok(Progress::Idle) => self.wait(&mut stop).await,
+                progress => progress,
+            };
+            let pause = match progress {
+                Ok(Progress::Wait(pause)) => pause,
+                Ok(Progress::Moved | Progress::Idle) => continue,
+                Err(LedgerError::Full) => {
+                    tracing::error!(sink = %self.parts.name, "the disk of the ledger is full, sink {} waits", self.parts.name);
+                    FULL_PAUSE
+                }
+                Err(error) => return Err(error),
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = stop.changed() => {}
             }
         }
-        self.parts.sink.close(CLOSE_GRACE).await;
+        self.close().await
+    }
+
+    /// Settles what is in flight, so that the next start does not send it again, and lets the sink flush.
+    async fn close(mut self) -> Result<(), LedgerError> {
+        let until = Instant::now() + CLOSE_GRACE;
+        while self.in_flight > 0 {
+            let Ok(settled) = tokio::time::timeout_at(until, self.parts.sink.settled()).await else { break };
+            match self.take(settled) {
+                Ok(_) => {}
+                Err(LedgerError::Full) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.parts.sink.close(until.saturating_duration_since(Instant::now())).await;
         Ok(())
     }
 
     /// Does one thing: connects, sends one batch, or takes one answer. Does not wait for news.
     pub async fn step(&mut self) -> Result<Progress, LedgerError> {
+        // What the ledger had no room for.
+        self.settle(self.taken)?;
         if !self.open {
             match self.parts.sink.open(self.cursor.position).await {
                 Ok(_) => self.open = true,
@@ -196,18 +226,15 @@ impl Deliverer {
     }
 
     /// Waits until events come or the sink settles something.
-    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), LedgerError> {
+    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Progress, LedgerError> {
         let full_at = self.sent_at + self.parts.batch.wait_max;
         let settled = tokio::select! {
             settled = self.parts.sink.settled(), if self.in_flight > 0 => settled,
-            () = tokio::time::sleep_until(full_at), if self.held_back => return Ok(()),
-            _ = self.news.changed() => return Ok(()),
-            _ = stop.changed() => return Ok(()),
+            () = tokio::time::sleep_until(full_at), if self.held_back => return Ok(Progress::Idle),
+            _ = self.news.changed() => return Ok(Progress::Idle),
+            _ = stop.changed() => return Ok(Progress::Idle),
         };
-        if let Progress::Wait(pause) = self.take(settled)? {
-            tokio::time::sleep(pause).await;
-        }
-        Ok(())
+        self.take(settled)
     }
 
     /// Reads, filters, renders and hands over the next batch; none if there is nothing to read.
@@ -239,7 +266,7 @@ impl Deliverer {
         }
         if batch.is_empty() {
             // Only filtered or dead ones: they are settled as soon as everything before them is.
-            self.settle(self.cursor.position)?;
+            self.settle(self.taken)?;
             return Ok(Some(Progress::Moved));
         }
         match self.parts.sink.send(&batch).await {
@@ -288,7 +315,8 @@ impl Deliverer {
                 self.in_flight = self.in_flight.saturating_sub(1);
                 self.backoff.reset();
                 self.set_state("ok", String::new());
-                self.settle(position)?;
+                self.taken = self.taken.max(position);
+                self.settle(self.taken)?;
                 Ok(Progress::Moved)
             }
             Ok(Settled::Rewind(_)) => {
@@ -304,31 +332,32 @@ impl Deliverer {
         }
     }
 
-    /// Moves the cursor to `through`, and over whatever needs no receiver right behind it.
+    /// Moves the cursor to `through`, and over whatever needs no receiver right behind it. Where the ledger has no room nothing is
+    /// forgotten, and the next try does the same.
     fn settle(&mut self, through: Position) -> Result<(), LedgerError> {
         let mut cursor = self.cursor.clone();
         let mut letters = Vec::new();
-        while let Some(next) = self.pending.front() {
-            if matches!(next.fate, Fate::Sent) && next.position > through {
+        let mut settled = 0;
+        for Pending { position, ordinal, redriven, fate } in &self.pending {
+            if matches!(fate, Fate::Sent) && *position > through {
                 break;
             }
-            let Some(Pending { position, ordinal, redriven, fate }) = self.pending.pop_front() else { break };
+            settled += 1;
             match fate {
-                Fate::Sent if redriven => cursor.redriven += 1,
+                Fate::Sent if *redriven => cursor.redriven += 1,
                 Fate::Sent => cursor.delivered += 1,
                 Fate::Filtered => cursor.filtered += 1,
                 Fate::Dead(letter) => {
                     // A redriven one goes back to the letter it came from; it was counted as dead the first time.
-                    if !redriven {
+                    if !*redriven {
                         cursor.dead += 1;
                     }
                     letters.push(letter);
-                    self.condemned = None;
                 }
             }
-            (cursor.position, cursor.ordinal) = (position, ordinal);
+            (cursor.position, cursor.ordinal) = (*position, *ordinal);
         }
-        if cursor == self.cursor {
+        if settled == 0 {
             return Ok(());
         }
         block_in_place(|| {
@@ -336,13 +365,21 @@ impl Deliverer {
                 for letter in &letters {
                     transaction.put_dead_letter(letter)?;
                 }
+                // While the ledger was rebuilt, it moved the count along.
+                if let Some(stored) = transaction.cursor(&self.parts.name)? {
+                    cursor.began_at = stored.began_at;
+                }
                 transaction.put_cursor(&self.parts.name, &cursor)
             })
         })?;
         for letter in &letters {
             tracing::error!(sink = %self.parts.name, id = %letter.id, reason = %letter.reason, "sink {} refused an event, kept as dead letter {}", self.parts.name, letter.id);
         }
+        if !letters.is_empty() {
+            self.condemned = None;
+        }
         self.splits = self.splits.split_off(&cursor.position);
+        self.pending.drain(..settled);
         self.cursor = cursor;
         Ok(())
     }
@@ -374,6 +411,7 @@ impl Deliverer {
     /// Everything unsettled is read and sent again.
     fn rewind(&mut self) {
         self.pending.clear();
+        self.taken = self.cursor.position;
         self.in_flight = 0;
         self.read_to = self.cursor.position;
     }

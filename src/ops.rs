@@ -119,7 +119,7 @@ impl Ops {
             name,
             state: state.word,
             reason: state.reason,
-            entered: head.ordinal.saturating_sub(cursor.began_at),
+            entered: cursor.entered(head.ordinal),
             delivered: cursor.delivered,
             dead: cursor.dead,
             filtered: cursor.filtered,

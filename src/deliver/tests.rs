@@ -110,7 +110,9 @@ async fn drain(deliverer: &mut Deliverer) {
     for _ in 0..10_000 {
         match deliverer.step().await.expect("the ledger works") {
             Progress::Idle if deliverer.in_flight == 0 => return,
-            Progress::Idle => deliverer.wait(&mut stopped).await.expect("the ledger works"),
+            Progress::Idle => {
+                deliverer.wait(&mut stopped).await.expect("the ledger works");
+            }
             Progress::Moved | Progress::Wait(_) => {}
         }
     }

@@ -11,8 +11,8 @@ use rustix::fs::{Access, FallocateFlags, access, fallocate, statvfs};
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// Held as long as the process uses the folder.
-    _lock: File,
+    /// Held as long as the process uses the folder; says which process that is.
+    lock: File,
 }
 
 /// Why the folder cannot be used.
@@ -36,16 +36,36 @@ pub enum FolderError {
     },
 }
 
-/// Kept back so that cursors move and sinks drain when the disk is full.
+/// Kept back so that cursors move and sinks drain when the disk is full: room for the ledger's write-ahead log, and as much again.
 const RESERVE_BYTES: u64 = 32 << 20;
-/// With less than this the reserve is given up: the ledger needs some of it for its write-ahead log.
-const SPACE_LOW: u64 = 16 << 20;
+/// On a small disk this share of it is kept back instead.
+const RESERVE_SHARE: u64 = 16;
+
+/// How much space there is, and how much should be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Space {
+    /// Bytes that this user may still write.
+    pub(super) free: u64,
+    /// Bytes that are kept back.
+    pub(super) reserve: u64,
+    /// With less than this, senders are refused and the reserve is given up.
+    pub(super) low: u64,
+}
+
+impl Space {
+    /// Of the file system that `path` is on.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let disk = statvfs(path)?;
+        let reserve = RESERVE_BYTES.min(disk.f_blocks.saturating_mul(disk.f_frsize) / RESERVE_SHARE);
+        Ok(Self { free: disk.f_bavail.saturating_mul(disk.f_frsize), reserve, low: reserve / 2 })
+    }
+}
 
 impl Folder {
     /// Makes the folder, with mode 0700, and locks it.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
         let failed = |source| FolderError::Io { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        make_folder(path).map_err(failed)?;
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut lock = options.open(path.join("lock")).map_err(failed)?;
@@ -58,11 +78,14 @@ impl Folder {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let written = lock.set_len(0).and_then(|()| lock.rewind());
-        written.and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(failed)?;
-        let folder = Self { path: path.to_owned(), _lock: lock };
-        folder.keep_reserve().map_err(failed)?;
-        Ok(folder)
+        let mut folder = Self { path: path.to_owned(), lock };
+        // A start needs some space, too.
+        folder.keep_reserve(true).map_err(failed)?;
+        match folder.write_pid() {
+            // The lock holds without it, and a full disk must not keep the sinks from draining.
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(failed(error)),
+            _ => Ok(folder),
+        }
     }
 
     /// Where it is.
@@ -70,25 +93,57 @@ impl Folder {
         &self.path
     }
 
-    /// Gives the reserve up where space is low, takes it again where there is enough; whether space is low.
-    pub fn keep_reserve(&self) -> io::Result<bool> {
-        let space = statvfs(&self.path)?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
+    /// Gives the reserve up where space is low and `needed` for the ledger, takes it again where there is enough; whether space is low.
+    ///
+    /// Without the reserve it stays low until the reserve is back and as much is free beside it: what giving it up has freed is for the
+    /// sinks, not for senders.
+    pub fn keep_reserve(&self, needed: bool) -> io::Result<bool> {
+        let Space { free, reserve: bytes, low } = Space::of(&self.path)?;
         let reserve = self.path.join("reserve");
-        if free < SPACE_LOW {
-            match fs::remove_file(&reserve) {
-                Ok(()) => tracing::error!(
-                    free,
-                    "the disk of the store is full, the reserve is given up so that sinks can drain"
-                ),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        match (reserve.exists(), free) {
+            (true, free) if free >= low => Ok(false),
+            // Whoever filled the disk would take it before we need it.
+            (true, _) if !needed => Ok(true),
+            (true, free) => {
+                fs::remove_file(&reserve)?;
+                tracing::error!(free, "the disk of the store is full, the reserve is given up so that sinks can drain");
+                Ok(true)
             }
-        } else if free > RESERVE_BYTES * 2 + SPACE_LOW && !reserve.exists() {
-            let file = File::options().write(true).create_new(true).mode(0o600).open(&reserve)?;
-            fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES)?;
+            (false, free) if free < bytes * 2 => Ok(true),
+            (false, _) => match take_reserve(&reserve, bytes) {
+                // Somebody else was faster.
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => fs::remove_file(&reserve).map(|()| true),
+                taken => taken.map(|()| false),
+            },
         }
-        Ok(free < SPACE_LOW)
+    }
+
+    /// Over what stands there, so that it needs no space where there was a number before.
+    fn write_pid(&mut self) -> io::Result<()> {
+        let text = format!("{}\n", std::process::id());
+        self.lock.rewind()?;
+        self.lock.write_all(text.as_bytes())?;
+        self.lock.set_len(text.len() as u64)
+    }
+}
+
+/// Makes the folder so that a power cut does not take it away again.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+fn take_reserve(path: &Path, bytes: u64) -> io::Result<()> {
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
+        Err(rustix::io::Errno::OPNOTSUPP) => io::copy(&mut io::repeat(0).take(bytes), &mut file).map(|_| ()),
+        allocated => Ok(allocated?),
     }
 }
 

@@ -30,7 +30,7 @@ use tokio::sync::{oneshot, watch};
 use crate::store::{AppendError, Appended, Draft, Journal};
 
 pub use reader::{Reader, Tally};
-use segment::Segment;
+use segment::{Opened, Segment, Torn};
 use writer::{Pending, Writer};
 
 /// How the journal is laid out and bounded.
@@ -67,6 +67,10 @@ struct Shared {
     durable: watch::Sender<u64>,
     /// Set while undelivered data has reached the cap: appends are refused.
     full: AtomicBool,
+    /// Set while there is no space to prepare the next segment.
+    short: AtomicBool,
+    /// Set when a record was refused for want of a segment.
+    starved: AtomicBool,
     /// Set once the disk refused twice in a row: the process should end and recover from what is on disk.
     failed: watch::Sender<bool>,
     /// Records that were lost to damage, as found by opening and reading.
@@ -85,21 +89,21 @@ impl DiskJournal {
     /// Opens the journal, or begins one, and starts its writer. Damage is counted and set aside; only a folder that cannot be read or written fails.
     pub fn open(options: &Options) -> io::Result<Self> {
         fs::create_dir_all(&options.folder)?;
-        let (mut segments, active, damaged) = open_segments(&options.folder)?;
-        segments.sort_by_key(|segment| segment.header.sequence_first);
-        let last = segments.last().map_or(0, |segment| segment.sequence_last);
+        let Found { segments, active, damaged, sequence_floor } = open_segments(&options.folder)?;
+        let last = segments.last().map_or(0, |segment| segment.sequence_last).max(options.sequence_floor);
         let shared = Arc::new(Shared {
             segments: Mutex::new(segments),
-            durable: watch::Sender::new(last.max(options.sequence_floor)),
+            durable: watch::Sender::new(last),
             full: AtomicBool::new(false),
+            short: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
             failed: watch::Sender::new(false),
             damaged: AtomicU64::new(damaged),
             folder: options.folder.clone(),
         });
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let (queue, requests) = std::sync::mpsc::sync_channel(QUEUE_MAX);
-        let sequence_next = last.max(options.sequence_floor) + 1;
-        let writer = Writer::new(shared.clone(), options.segment_bytes, active, sequence_next)?;
+        let writer = Writer::new(shared.clone(), options.segment_bytes, active, last.max(sequence_floor) + 1)?;
         let bytes = queued_bytes.clone();
         std::thread::Builder::new().name("journal".to_owned()).spawn(move || writer.run(&requests, &bytes))?;
         Ok(Self { queue, queued_bytes, shared, segment_bytes: options.segment_bytes })
@@ -130,7 +134,12 @@ impl DiskJournal {
         self.shared.full.load(Ordering::Relaxed)
     }
 
-    /// Stretches of damage found so far.
+    /// Whether records are refused because the disk has no room for another segment.
+    pub fn is_starved(&self) -> bool {
+        self.shared.short.load(Ordering::Relaxed) && self.shared.starved.load(Ordering::Relaxed)
+    }
+
+    /// Records found damaged so far.
     pub fn damaged(&self) -> u64 {
         self.shared.damaged.load(Ordering::Relaxed)
     }
@@ -175,7 +184,7 @@ impl Journal for DiskJournal {
             return Err(AppendError::Full);
         }
         let bytes = usize::try_from(segment::frame_bytes(&draft)).map_err(|_| AppendError::TooLarge)?;
-        if bytes as u64 > self.segment_bytes - segment::FRAMES_AT - segment::FOOTER_BYTES {
+        if bytes as u64 > self.segment_bytes - segment::FRAMES_AT - segment::TAIL_BYTES {
             return Err(AppendError::TooLarge);
         }
         if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES_MAX {
@@ -195,8 +204,21 @@ impl Journal for DiskJournal {
     }
 }
 
-/// Opens what is in the folder: all segments, the file of the one that can be written on, and how much damage was set aside.
-fn open_segments(folder: &Path) -> io::Result<(Vec<Segment>, Option<File>, u64)> {
+/// What is in the folder.
+#[derive(Default)]
+struct Found {
+    /// All segments, oldest first.
+    segments: Vec<Segment>,
+    /// The file of the last one, if it can be written on.
+    active: Option<File>,
+    /// Records that cannot be read.
+    damaged: u64,
+    /// No sequence below this may be given out, because nobody can read any more which were.
+    sequence_floor: u64,
+}
+
+/// Opens what is in the folder, counts and sets aside what is damaged, and completes what nothing more goes into.
+fn open_segments(folder: &Path) -> io::Result<Found> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -207,21 +229,43 @@ fn open_segments(folder: &Path) -> io::Result<(Vec<Segment>, Option<File>, u64)>
             _ => {}
         }
     }
+    // Their names are their first sequences.
     paths.sort();
-    let (mut segments, mut active, mut damaged) = (Vec::with_capacity(paths.len()), None, 0);
+    let mut found = Found::default();
+    let last = paths.last().cloned();
     for path in paths {
         let file = File::options().read(true).write(true).open(&path)?;
-        let Some(opened) = segment::open(&path, &file)? else {
+        let Some(Opened { segment, sealed, torn }) = segment::open(&path, &file)? else {
             // Without a header there is no salt, and without the salt nothing in it can be believed.
             tracing::error!(segment = %path.display(), "the header of segment {} is damaged, set aside", path.display());
+            let first = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok()).unwrap_or_default();
+            found.sequence_floor = first + segment::records_max(file.metadata()?.len());
             fs::rename(&path, path.with_extension("damaged"))?;
-            damaged += 1;
+            found.damaged += 1;
             continue;
         };
-        active = (!opened.sealed && !opened.torn).then_some(file);
-        segments.push(opened.segment);
+        if let Some(torn) = torn {
+            found.damaged += torn.records;
+            keep_torn(&path, &file, torn);
+        }
+        if last.as_ref() == Some(&path) && !sealed && torn.is_none() {
+            found.active = Some(file);
+        } else if !sealed && let Err(error) = segment::complete(&file, &segment) {
+            tracing::warn!(%error, "segment {} could not be completed, the next start scans it again", path.display());
+        }
+        found.segments.push(segment);
     }
-    Ok((segments, active, damaged))
+    Ok(found)
+}
+
+/// A write that a crash cut short was acknowledged to nobody; damage may have been. Nothing tells them apart.
+fn keep_torn(path: &Path, file: &File, Torn { from, to, records }: Torn) {
+    let kept = segment::keep(path, file, from, to).map(|kept| kept.display().to_string());
+    let kept = kept.unwrap_or_else(|error| format!("nowhere ({error})"));
+    tracing::error!(
+        segment = %path.display(), from, to, records,
+        "segment {} ends in what is no whole record: cut short by a crash, or damaged; kept in {kept}", path.display()
+    );
 }
 
 /// Makes the creation, renaming or removal of files in `folder` durable.

@@ -52,33 +52,33 @@ impl Keeper {
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), LedgerError> {
         let mut warned = false;
         while !*stop.borrow_and_update() {
-            match block_in_place(|| self.step(Timestamp::now(), &mut warned)) {
-                // Rows can't be removed without room to write that down; space comes back, or the journal stays full.
-                Ok(()) | Err(LedgerError::Full) => {}
-                Err(error) => return Err(error),
-            }
+            block_in_place(|| self.step(Timestamp::now(), &mut warned))?;
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
                 _ = stop.changed() => {}
             }
         }
-        block_in_place(|| self.ledger.save_mirror())
+        match block_in_place(|| self.ledger.save_mirror()) {
+            Err(LedgerError::Full) => Ok(()),
+            saved => saved,
+        }
     }
 
     /// One look at all bounds.
     fn step(&self, now: Timestamp, warned: &mut bool) -> Result<(), LedgerError> {
-        let space_low = self.folder.keep_reserve()?;
-        self.ledger.save_mirror()?;
-        let settled = self.settled()?;
-        self.forget_old(now, settled)?;
-        let mut bytes = self.journal.bytes() + self.ledger.bytes();
-        if bytes > self.bytes_max {
-            self.forget_settled(now, settled, bytes - self.bytes_max)?;
-            bytes = self.journal.bytes() + self.ledger.bytes();
-        }
+        let space_low = self.folder.keep_reserve(self.ledger.was_full())?;
+        let short = match self.forget(now) {
+            Ok(()) => space_low,
+            // Rows can't be removed without room to write that down.
+            Err(LedgerError::Full) => true,
+            Err(error) => return Err(error),
+        };
         // What was freed in the ledger's file is used again, but stays with the file: the journal gives way first.
-        let full = space_low || bytes > self.bytes_max;
-        if full && !self.journal.is_full() {
+        let bytes = self.journal.bytes() + self.ledger.bytes();
+        let full = short || bytes > self.bytes_max;
+        if short && !self.journal.is_full() {
+            tracing::error!("the disk of the store is full, senders are answered 503");
+        } else if full && !self.journal.is_full() {
             tracing::error!(
                 bytes,
                 max = self.bytes_max,
@@ -95,8 +95,20 @@ impl Keeper {
         }
         *warned = many;
         self.journal.set_full(full);
-        self.ready.send_if_modified(|ready| std::mem::replace(ready, !full) == full);
+        let refuses = full || self.journal.is_starved();
+        self.ready.send_if_modified(|ready| std::mem::replace(ready, !refuses) == refuses);
         Ok(())
+    }
+
+    /// Mirrors the cursors and removes what is old, or settled where the cap is reached.
+    fn forget(&self, now: Timestamp) -> Result<(), LedgerError> {
+        self.ledger.save_mirror()?;
+        let settled = self.settled()?;
+        // Before anything is written: it makes room in the write-ahead log.
+        let done = self.done(settled)?;
+        self.forget_old(now, settled, done)?;
+        let bytes = self.journal.bytes() + self.ledger.bytes();
+        if bytes > self.bytes_max { self.forget_settled(now, settled, done, bytes - self.bytes_max) } else { Ok(()) }
     }
 
     /// Everything up to here is settled by every sink.
@@ -107,7 +119,7 @@ impl Keeper {
         Ok(ours.map(|(_, cursor)| cursor.position).min().unwrap_or(head))
     }
 
-    fn forget_old(&self, now: Timestamp, settled: Position) -> Result<(), LedgerError> {
+    fn forget_old(&self, now: Timestamp, settled: Position, done: u64) -> Result<(), LedgerError> {
         let before = |age: Duration| now.checked_sub(age).unwrap_or(Timestamp::MIN);
         let older = Retention {
             events: before(self.retention),
@@ -119,8 +131,7 @@ impl Keeper {
             transaction.prune(settled, &older, ROWS_MAX)?;
             transaction.prune_dead_letters(self.dead_letters_bytes, ROWS_MAX)
         })?;
-        let through = self.done(settled)?;
-        let old = self.journal.sealed().into_iter().take_while(|(last, at, _)| *last <= through && *at < older.events);
+        let old = self.journal.sealed().into_iter().take_while(|(last, at, _)| *last <= done && *at < older.events);
         if let Some((last, ..)) = old.last() {
             self.journal.prune(last)?;
         }
@@ -128,12 +139,11 @@ impl Keeper {
     }
 
     /// Frees at least `bytes`, oldest first, if that much is settled.
-    fn forget_settled(&self, now: Timestamp, settled: Position, bytes: u64) -> Result<(), LedgerError> {
-        let through = self.done(settled)?;
+    fn forget_settled(&self, now: Timestamp, settled: Position, done: u64, bytes: u64) -> Result<(), LedgerError> {
         let mut freed = 0;
         let mut last = None;
         for (sequence, _, size) in self.journal.sealed() {
-            if sequence > through || freed >= bytes {
+            if sequence > done || freed >= bytes {
                 break;
             }
             freed += size;
@@ -151,12 +161,12 @@ impl Keeper {
         self.ledger.transact(|transaction| transaction.prune(settled, &settled_now, ROWS_MAX)).map(|_| ())
     }
 
-    /// The last sequence whose delivery nobody needs any more: normalized, checkpointed, and its events settled.
+    /// Everything that the journal may forget: normalized, in the ledger's file, and its events settled.
     fn done(&self, settled: Position) -> Result<u64, LedgerError> {
-        let normalized = self.ledger.head().borrow().sequence;
+        let head = *self.ledger.head().borrow();
         self.ledger.checkpoint()?;
-        let head = self.ledger.head().borrow().position;
         // With everything settled, deliveries after the last event (all of them duplicates, say) are done, too.
-        Ok(if settled >= head { normalized } else { normalized.min(settled.sequence().saturating_sub(1)) })
+        let events = if settled >= head.position { head.sequence } else { settled.sequence().saturating_sub(1) };
+        Ok(head.sequence.min(events))
     }
 }

@@ -8,22 +8,26 @@
 
 mod mirror;
 pub mod offline;
+mod reader;
 mod transaction;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::event::{Event, Name, Position};
 
 use mirror::Mirror;
+pub use reader::Reader;
+use reader::read_cursors;
 use transaction::Seen;
 pub use transaction::{Retention, Transaction};
 
@@ -49,10 +53,16 @@ pub enum LedgerError {
     Sqlite(#[source] rusqlite::Error),
     /// The file system refuses.
     #[error("the ledger: {0}")]
-    Io(#[from] std::io::Error),
+    Io(#[source] std::io::Error),
     /// A row that this program wrote and cannot read.
     #[error("a row of the ledger: {0}")]
     Row(#[from] serde_json::Error),
+}
+
+impl From<std::io::Error> for LedgerError {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::StorageFull { Self::Full } else { Self::Io(error) }
+    }
 }
 
 impl From<rusqlite::Error> for LedgerError {
@@ -86,8 +96,9 @@ pub struct Cursor {
     pub position: Position,
     /// Ordinal at that position.
     pub ordinal: u64,
-    /// Ordinal at which the sink began.
-    pub began_at: u64,
+    /// Ordinal at which the sink began: `ordinal` less everything that is settled. Below zero where a rebuild counts anew and what this
+    /// sink has settled is gone from the journal.
+    pub began_at: i64,
     /// Events that the receiver took.
     pub delivered: u64,
     /// Events that became dead letters.
@@ -96,6 +107,19 @@ pub struct Cursor {
     pub filtered: u64,
     /// Events that an operator sent again and the receiver took; they stand apart from the four above.
     pub redriven: u64,
+}
+
+impl Cursor {
+    /// Events that came up for the sink until the ledger had `ordinal` of them.
+    pub fn entered(&self, ordinal: u64) -> u64 {
+        ordinal.saturating_add_signed(self.began_at.saturating_neg())
+    }
+
+    /// As it is where the ledger has only `ordinal` events, all of them before this cursor's position: what it has settled stays settled.
+    fn counted_anew(self, ordinal: u64) -> Self {
+        let settled = self.delivered + self.dead + self.filtered;
+        Self { ordinal, began_at: transaction::integer(ordinal) - transaction::integer(settled), ..self }
+    }
 }
 
 /// A message or event that could not be read or delivered, kept until an operator decides.
@@ -153,6 +177,8 @@ pub struct Ledger {
     head: watch::Sender<Head>,
     mirror: Mutex<Mirror>,
     rebuilt: bool,
+    /// Whether something could not be written for want of space.
+    was_full: AtomicBool,
 }
 
 /// How far the ledger has come.
@@ -170,6 +196,8 @@ pub struct Head {
 struct Writer {
     connection: Connection,
     seen: Seen,
+    /// Cursors that stand after the last event: those of a ledger that is being rebuilt. Empty otherwise.
+    ahead: Vec<(Name, Cursor)>,
 }
 
 /// The latest events, so that sinks which keep up need not read what was just written.
@@ -233,27 +261,30 @@ impl Ledger {
     }
 
     fn try_open(path: &Path, mirror: Mirror) -> Result<Self, LedgerError> {
-        let fresh = !path.exists();
         let connection = connect(path)?;
         let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if format > FORMAT {
             return Err(LedgerError::Format { found: format });
         }
         connection.execute_batch(TABLES)?;
-        connection.pragma_update(None, "user_version", FORMAT)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        if fresh || mirror.sequence() > read_head(&connection)?.sequence {
-            restore_cursors(&connection, &mirror, fresh)?;
+        // A start on a full disk writes nothing that is there already.
+        if format != FORMAT {
+            connection.pragma_update(None, "user_version", FORMAT)?;
         }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         let head = read_head(&connection)?;
+        restore_cursors(&connection, &mirror, head)?;
+        let mut ahead = read_cursors(&connection)?;
+        ahead.retain(|(_, cursor)| cursor.position > head.position);
         let seen = Seen::load(&connection)?;
         Ok(Self {
             path: path.to_owned(),
-            writer: Mutex::new(Writer { connection, seen }),
+            writer: Mutex::new(Writer { connection, seen, ahead }),
             tail: Mutex::new(Tail { events: VecDeque::new(), after: head.position }),
             head: watch::Sender::new(head),
             mirror: Mutex::new(mirror),
             rebuilt: false,
+            was_full: AtomicBool::new(false),
         })
     }
 
@@ -273,15 +304,20 @@ impl Ledger {
         self.rebuilt
     }
 
+    /// Whether something could not be written for want of space since this was last asked.
+    pub fn was_full(&self) -> bool {
+        self.was_full.swap(false, Ordering::Relaxed)
+    }
+
     /// Runs `work` in one transaction: all of it becomes durable, or nothing. Blocking: not for an async thread under load.
     pub fn transact<T>(
         &self,
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let mut guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Writer { connection, seen } = &mut *guard;
-        let sqlite = connection.transaction()?;
-        let mut transaction = Transaction::new(sqlite, seen, *self.head.borrow());
+        let Writer { connection, seen, ahead } = &mut *guard;
+        let sqlite = connection.transaction().map_err(|error| self.noted(error.into()))?;
+        let mut transaction = Transaction::new(sqlite, seen, ahead, *self.head.borrow());
         let result = match work(&mut transaction) {
             Ok(result) => result,
             Err(error) => {
@@ -300,7 +336,7 @@ impl Ledger {
     pub fn reader(self: &Arc<Self>) -> Result<Reader, LedgerError> {
         let connection = connect(&self.path)?;
         connection.pragma_update(None, "query_only", true)?;
-        Ok(Reader { ledger: self.clone(), connection })
+        Ok(Reader::new(self.clone(), connection))
     }
 
     /// Mirrors the cursors to a file of their own, so that a damaged ledger does not take them along. Called every second.
@@ -346,95 +382,18 @@ impl Ledger {
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves a mark on disk for the next start where the file turns out to be damaged.
+    /// Remembers that there is no space, for the keeper; leaves a mark on disk for the next start where the file turns out to be damaged.
     fn noted(&self, error: LedgerError) -> LedgerError {
-        if let LedgerError::Damaged(_) = &error
-            && let Err(io) = fs::write(self.path.with_extension("suspect"), b"")
-        {
-            tracing::error!(error = %io, "could not mark the ledger as damaged");
+        match &error {
+            LedgerError::Full => self.was_full.store(true, Ordering::Relaxed),
+            LedgerError::Damaged(_) => {
+                if let Err(io) = fs::write(self.path.with_extension("suspect"), b"") {
+                    tracing::error!(error = %io, "could not mark the ledger as damaged");
+                }
+            }
+            _ => {}
         }
         error
-    }
-}
-
-/// Reads events and cursors, beside the writer.
-#[derive(Debug)]
-pub struct Reader {
-    ledger: Arc<Ledger>,
-    connection: Connection,
-}
-
-impl Reader {
-    /// The events after `position` that are for every sink or for `sink`, in order: at most `events_max` and about `bytes_max`.
-    pub fn events_after(
-        &self,
-        position: Position,
-        sink: &Name,
-        events_max: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Stored>, LedgerError> {
-        if let Some(events) = self.tail_after(position, sink, events_max) {
-            return Ok(events);
-        }
-        let mut statement = self
-            .connection
-            .prepare_cached(
-                "SELECT position, ordinal, sink, crc, event FROM events WHERE position > ? AND (sink IS NULL OR sink = ?) ORDER BY position LIMIT ?",
-            )?;
-        let limit = i64::try_from(events_max).unwrap_or(i64::MAX);
-        let mut rows = statement.query(params![transaction::integer(position.0), sink.as_str(), limit])?;
-        let (mut events, mut bytes) = (Vec::new(), 0);
-        while let Some(row) = rows.next()? {
-            let (stored, size) = transaction::read_event(row)?;
-            bytes += size;
-            events.push(stored);
-            if bytes >= bytes_max {
-                break;
-            }
-        }
-        Ok(events)
-    }
-
-    fn tail_after(&self, position: Position, sink: &Name, events_max: usize) -> Option<Vec<Stored>> {
-        let tail = self.ledger.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if position < tail.after {
-            return None;
-        }
-        let first = tail.events.partition_point(|stored| stored.position <= position);
-        let fits = tail.events.range(first..).filter(|stored| stored.sink.as_ref().is_none_or(|name| name == sink));
-        Some(fits.take(events_max).cloned().collect())
-    }
-
-    /// When the oldest event after `position` was received.
-    pub fn oldest_after(&self, position: Position) -> Result<Option<Timestamp>, LedgerError> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT at FROM events WHERE position > ? ORDER BY position LIMIT 1")?;
-        let at: Option<i64> = statement.query_row([transaction::integer(position.0)], |row| row.get(0)).optional()?;
-        Ok(at.and_then(|ms| Timestamp::from_millisecond(ms).ok()))
-    }
-
-    /// The cursor of every sink that ever had one.
-    pub fn cursors(&self) -> Result<Vec<(Name, Cursor)>, LedgerError> {
-        Ok(read_cursors(&self.connection)?)
-    }
-
-    /// Dead letters with their raw bytes, oldest failure first, beginning after the one with id `after`.
-    pub fn dead_letters(&self, after: Option<&str>, max: usize) -> Result<Vec<DeadLetter>, LedgerError> {
-        Ok(transaction::read_dead_letters(&self.connection, after, max)?)
-    }
-
-    /// One dead letter.
-    pub fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, LedgerError> {
-        Ok(transaction::read_dead_letter(&self.connection, id)?)
-    }
-
-    /// How many dead letters there are, by stage and sink.
-    pub fn dead_letter_counts(&self) -> Result<Vec<(String, Option<String>, u64)>, LedgerError> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT stage, sink, count(*) FROM dead_letters GROUP BY stage, sink")?;
-        let rows =
-            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.unsigned_abs())))?;
-        Ok(rows.collect::<Result<_, _>>()?)
     }
 }
 
@@ -452,20 +411,22 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
     Ok(connection)
 }
 
-/// Cursors that the ledger has lost, from the mirror. Positions stay what they are, because they come from the journal.
-fn restore_cursors(connection: &Connection, mirror: &Mirror, fresh: bool) -> Result<(), LedgerError> {
+/// Cursors that the ledger has lost, from the mirror. Positions stay what they are, because they come from the journal; the count begins
+/// anew where the events before them have to come again.
+fn restore_cursors(connection: &Connection, mirror: &Mirror, head: Head) -> Result<(), LedgerError> {
     let known: std::collections::HashMap<Name, Cursor> = read_cursors(connection)?.into_iter().collect();
     let mut restored = 0;
     for (sink, cursor) in mirror.cursors() {
         if known.get(sink).is_none_or(|known| known.position < cursor.position) {
-            transaction::write_cursor(connection, sink, cursor)?;
+            let anew = cursor.position > head.position;
+            let cursor = if anew { cursor.clone().counted_anew(head.ordinal) } else { cursor.clone() };
+            transaction::write_cursor(connection, sink, &cursor)?;
             restored += 1;
         }
     }
     if restored > 0 {
         tracing::warn!(
             restored,
-            fresh,
             "the ledger is behind what was settled, {restored} cursors restored from their mirror"
         );
     }
@@ -491,20 +452,6 @@ fn read_head(connection: &Connection) -> rusqlite::Result<Head> {
         ordinal: last.1.max(meta("ordinal")?),
         sequence: meta("sequence")?,
     })
-}
-
-fn read_cursors(connection: &Connection) -> rusqlite::Result<Vec<(Name, Cursor)>> {
-    let mut statement = connection.prepare_cached("SELECT sink, cursor FROM cursors ORDER BY sink")?;
-    let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
-    let mut cursors = Vec::new();
-    for row in rows {
-        let (sink, cursor) = row?;
-        // A row that cannot be read is a sink that begins anew: it gets events twice, and loses none.
-        if let (Ok(sink), Ok(cursor)) = (sink.parse(), serde_json::from_slice(&cursor)) {
-            cursors.push((sink, cursor));
-        }
-    }
-    Ok(cursors)
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 //!
 //! Invariant: a record is given out once, in the order of sequences; damage is counted, kept aside and passed over.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::segment::{FRAMES_AT, Scan, Segment, Step};
+use super::segment::{self, FRAMES_AT, Scan, Segment, Step};
 use crate::store::Record;
 
 /// A place in the journal that only goes forward.
@@ -25,12 +25,40 @@ struct Open {
     segment: Segment,
     file: File,
     scan: Scan,
+    /// Sequence of the last record found, or of what stands before the first.
+    found: u64,
+    /// Whether damage was passed since then.
+    damage: bool,
+}
+
+impl Open {
+    /// How many records stood between the last one found and `sequence`: within a segment there are no other gaps.
+    fn lost_before(&mut self, sequence: u64) -> u64 {
+        let lost = if self.damage { sequence.saturating_sub(self.found + 1).max(1) } else { 0 };
+        (self.found, self.damage) = (sequence, false);
+        lost
+    }
+
+    /// Keeps the damaged bytes for a person to look at. Where that fails, on a full disk say, reading goes on all the same.
+    fn set_aside(&self, from: u64, to: u64) {
+        let path = &self.segment.path;
+        match segment::keep(path, &self.file, from, to) {
+            Ok(kept) => tracing::error!(
+                segment = %path.display(), from, to,
+                "bytes {from} to {to} of {} hold no readable record, kept in {}", path.display(), kept.display()
+            ),
+            Err(error) => tracing::error!(
+                segment = %path.display(), from, to, %error,
+                "bytes {from} to {to} of {} hold no readable record, and could not be kept aside", path.display()
+            ),
+        }
+    }
 }
 
 /// What one `read` gave, beside the records.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Tally {
-    /// Stretches of bytes that hold no record any more.
+    /// Records that cannot be read any more.
     pub damaged: u64,
 }
 
@@ -47,6 +75,7 @@ impl Reader {
             let (salt, end) = (open.segment.header.salt, open.segment.end);
             match open.scan.next(&open.file, salt, end)? {
                 Some(Step::Record(record)) => {
+                    tally.damaged += open.lost_before(record.sequence);
                     // Behind the place to begin at, or written a second time after a failed sync.
                     if record.sequence > self.sequence {
                         self.sequence = record.sequence;
@@ -55,12 +84,16 @@ impl Reader {
                     }
                 }
                 Some(Step::Damage { from, to }) => {
-                    tally.damaged += 1;
-                    self.set_aside(from, to)?;
+                    open.damage = true;
+                    if to >= end {
+                        tally.damaged += open.lost_before(open.segment.sequence_last + 1);
+                    }
+                    open.set_aside(from, to);
                 }
                 None => unreachable!("`current` gives a segment with something left"),
             }
         }
+        self.shared.damaged.fetch_add(tally.damaged, Ordering::Relaxed);
         Ok((records, tally))
     }
 
@@ -90,7 +123,10 @@ impl Reader {
                 open.segment = segment;
             } else {
                 match File::open(&segment.path) {
-                    Ok(file) => self.open = Some(Open { segment, file, scan: Scan::new(FRAMES_AT) }),
+                    Ok(file) => {
+                        let found = segment.header.sequence_first.saturating_sub(1);
+                        self.open = Some(Open { segment, file, scan: Scan::new(FRAMES_AT), found, damage: false });
+                    }
                     // Pruned since the list was read.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(error) => return Err(error),
@@ -104,22 +140,5 @@ impl Reader {
                 return Ok(None);
             }
         }
-    }
-
-    /// Keeps the damaged bytes for a person to look at, and counts them.
-    fn set_aside(&self, from: u64, to: u64) -> io::Result<()> {
-        use std::os::unix::fs::FileExt;
-        let open = self.open.as_ref().expect("damage is found in an open segment");
-        self.shared.damaged.fetch_add(1, Ordering::Relaxed);
-        let name = open.segment.path.with_extension(format!("{from}.damaged"));
-        tracing::error!(
-            segment = %open.segment.path.display(), from, to,
-            "bytes {from} to {to} of {} hold no readable record, kept in {}", open.segment.path.display(), name.display()
-        );
-        let length = usize::try_from(to - from).expect("a segment fits into memory");
-        let mut bytes = vec![0; length];
-        open.file.read_exact_at(&mut bytes, from)?;
-        // What was kept by an earlier start is the same bytes.
-        fs::write(name, bytes)
     }
 }

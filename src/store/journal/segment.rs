@@ -1,14 +1,14 @@
 //! One file of the journal: its header, frames and footer, byte for byte.
 //!
 //! Invariants: a frame is believed only if its header checksum, its body checksum and its place hold; every checksum is seeded with the
-//! segment's random salt, so neither a frame of the file's former life nor one that a sender hid in a body is ever taken for one.
-//! A damaged frame costs that frame: the scan goes on at the next one that holds.
+//! segment's random salt and the frame's place, so neither a frame of the file's former life nor one that a sender hid in a body,
+//! not even a copy of one of ours, is ever taken for one. A damaged frame costs that frame: the scan goes on at the next one that holds.
 //!
 //! Not here: which file comes next, syncs, threads (`store/journal`).
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -17,14 +17,13 @@ use jiff::Timestamp;
 use crate::event::Name;
 use crate::store::{Draft, Kind, Record};
 
-/// Where frames begin: the header stands twice before it, in different sectors.
+/// Where frames begin. The header stands before it, and once more at the end of the file: no damaged page takes both.
 pub(super) const FRAMES_AT: u64 = 4096;
-/// Bytes at the end of the file that belong to the footer.
-pub(super) const FOOTER_BYTES: u64 = FOOTER as u64;
+/// Bytes at the end of the file that belong to the second header and the footer.
+pub(super) const TAIL_BYTES: u64 = 128;
 const FOOTER: usize = 64;
 /// Frames begin at multiples of this, which bounds the scan for the next one after damage.
 const ALIGN: u64 = 8;
-const HEADER_COPY_AT: u64 = 2048;
 const HEADER_BYTES: usize = 48;
 const FRAME_BYTES: usize = 40;
 const SEGMENT_MAGIC: &[u8; 8] = b"VRJRNL01";
@@ -40,6 +39,8 @@ pub(super) struct Header {
     pub(super) sequence_first: u64,
     /// When the segment was begun.
     pub(super) created_at: Timestamp,
+    /// Size of the file: one that is shorter was cut.
+    pub(super) bytes: u64,
 }
 
 /// What a segment holds, as far as it is durable.
@@ -64,15 +65,17 @@ impl Header {
         bytes[8..12].copy_from_slice(&self.salt.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.sequence_first.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.created_at.as_microsecond().to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.bytes.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..44]);
         bytes[44..].copy_from_slice(&crc.to_le_bytes());
         file.write_all_at(&bytes, 0)?;
-        file.write_all_at(&bytes, HEADER_COPY_AT)
+        file.write_all_at(&bytes, self.bytes - TAIL_BYTES)
     }
 
     /// Reads either copy; none if both are damaged.
     pub(super) fn read(file: &File) -> io::Result<Option<Self>> {
-        for at in [0, HEADER_COPY_AT] {
+        let bytes = file.metadata()?.len();
+        for at in [0, bytes.saturating_sub(TAIL_BYTES)] {
             let mut bytes = [0; HEADER_BYTES];
             match file.read_exact_at(&mut bytes, at) {
                 Ok(()) => {}
@@ -87,12 +90,14 @@ impl Header {
     }
 
     fn parse(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
-        let sound = &bytes[..8] == SEGMENT_MAGIC && u32_at(bytes, 44) == crc32fast::hash(&bytes[..44]);
-        sound.then(|| Self {
+        let header = Self {
             salt: u32_at(bytes, 8),
             sequence_first: u64_at(bytes, 16),
             created_at: timestamp_at(bytes, 24),
-        })
+            bytes: u64_at(bytes, 32),
+        };
+        let sound = &bytes[..8] == SEGMENT_MAGIC && u32_at(bytes, 44) == crc32fast::hash(&bytes[..44]);
+        (sound && header.bytes >= FRAMES_AT + TAIL_BYTES).then_some(header)
     }
 }
 
@@ -102,8 +107,14 @@ pub(super) fn frame_bytes(draft: &Draft) -> u64 {
     (bytes as u64).next_multiple_of(ALIGN)
 }
 
-/// Appends the frame of `draft` to `out`, which must begin at a frame's place.
-pub(super) fn write_frame(out: &mut Vec<u8>, salt: u32, sequence: u64, draft: &Draft) {
+/// More records than a file of this size can hold.
+pub(super) const fn records_max(bytes: u64) -> u64 {
+    bytes / FRAME_BYTES as u64
+}
+
+/// Appends the frame of `draft` to `out`, which will stand at `at` in the segment.
+pub(super) fn write_frame(out: &mut Vec<u8>, at: u64, salt: u32, sequence: u64, draft: &Draft) {
+    let seed = seed(salt, at + out.len() as u64);
     let source = draft.source.as_str().as_bytes();
     let body_bytes = draft.head.len() + draft.body.len();
     let start = out.len();
@@ -115,13 +126,13 @@ pub(super) fn write_frame(out: &mut Vec<u8>, salt: u32, sequence: u64, draft: &D
         &u32::try_from(body_bytes).expect("`append` refuses what a segment cannot hold").to_le_bytes(),
     );
     out.extend_from_slice(&[draft.kind as u8, u8::try_from(source.len()).expect("a name has at most 63 bytes"), 0, 0]);
-    let mut body_crc = seeded(salt);
+    let mut body_crc = seeded(seed);
     body_crc.update(&draft.head);
     body_crc.update(&draft.body);
     out.extend_from_slice(&body_crc.finalize().to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(source);
-    let mut header_crc = seeded(salt);
+    let mut header_crc = seeded(seed);
     header_crc.update(&out[start + 8..]);
     let header_crc = header_crc.finalize();
     out[start + 4..start + 8].copy_from_slice(&header_crc.to_le_bytes());
@@ -147,7 +158,7 @@ struct Short {
 }
 
 /// Reads the frame that begins at `bytes`; `limit` is what is left of the segment from there.
-fn read_frame(bytes: &Bytes, salt: u32, limit: u64) -> Result<Found, Short> {
+fn read_frame(bytes: &Bytes, seed: u32, limit: u64) -> Result<Found, Short> {
     let enough = |needs: u64| if bytes.len() as u64 >= needs { Ok(()) } else { Err(Short { needs }) };
     if limit < FRAME_BYTES as u64 {
         return Ok(Found::Nothing);
@@ -158,7 +169,7 @@ fn read_frame(bytes: &Bytes, salt: u32, limit: u64) -> Result<Found, Short> {
         return Ok(Found::Nothing);
     }
     enough(body_at as u64)?;
-    let mut crc = seeded(salt);
+    let mut crc = seeded(seed);
     crc.update(&bytes[8..body_at]);
     let body_bytes = u32_at(bytes, 24) as usize;
     let total = ((body_at + body_bytes) as u64).next_multiple_of(ALIGN);
@@ -167,7 +178,7 @@ fn read_frame(bytes: &Bytes, salt: u32, limit: u64) -> Result<Found, Short> {
     }
     enough(total)?;
     let stored = bytes.slice(body_at..body_at + body_bytes);
-    let mut body_crc = seeded(salt);
+    let mut body_crc = seeded(seed);
     body_crc.update(&stored);
     let source = std::str::from_utf8(&bytes[FRAME_BYTES..body_at]).ok().and_then(|text| text.parse::<Name>().ok());
     Ok(match (Kind::from_number(bytes[28]), source) {
@@ -188,7 +199,7 @@ pub(super) fn write_footer(file: &File, segment: &Segment) -> io::Result<()> {
     bytes[24..32].copy_from_slice(&segment.last_at.as_microsecond().to_le_bytes());
     let crc = footer_crc(&bytes, segment.header.salt);
     bytes[60..].copy_from_slice(&crc.to_le_bytes());
-    file.write_all_at(&bytes, segment.bytes - FOOTER_BYTES)
+    file.write_all_at(&bytes, segment.header.bytes - FOOTER as u64)
 }
 
 fn footer_crc(bytes: &[u8; FOOTER], salt: u32) -> u32 {
@@ -203,8 +214,17 @@ pub(super) struct Opened {
     pub(super) segment: Segment,
     /// Whether its footer holds: nothing more goes into it.
     pub(super) sealed: bool,
-    /// Whether bytes stand after its last good frame: a torn write. Nothing more should go into it either.
-    pub(super) torn: bool,
+    /// What stands after its last good frame where that should be nothing: a write that was cut short, or damage.
+    pub(super) torn: Option<Torn>,
+}
+
+/// The end of a segment that no record can be read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Torn {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    /// How many records these were, at least.
+    pub(super) records: u64,
 }
 
 /// Opens a segment by its footer, or by a scan where it has none. None if both copies of its header are damaged.
@@ -219,18 +239,20 @@ pub(super) fn open(path: &Path, file: &File) -> io::Result<Option<Opened>> {
         last_at: header.created_at,
         bytes,
     };
-    let mut footer = [0; FOOTER];
-    if bytes >= FRAMES_AT + FOOTER_BYTES {
-        file.read_exact_at(&mut footer, bytes - FOOTER_BYTES)?;
+    let whole = bytes >= header.bytes;
+    if whole {
+        let mut footer = [0; FOOTER];
+        file.read_exact_at(&mut footer, header.bytes - FOOTER as u64)?;
         if &footer[..8] == FOOTER_MAGIC && footer_crc(&footer, header.salt) == u32_at(&footer, 60) {
             segment.end = u64_at(&footer, 8);
             segment.sequence_last = u64_at(&footer, 16);
             segment.last_at = timestamp_at(&footer, 24);
-            return Ok(Some(Opened { segment, sealed: true, torn: false }));
+            return Ok(Some(Opened { segment, sealed: true, torn: None }));
         }
     }
     let mut scan = Scan::new(FRAMES_AT);
-    let limit = bytes.saturating_sub(FOOTER_BYTES);
+    // Of a file that was cut, every byte that is left may belong to a record.
+    let limit = if whole { header.bytes - TAIL_BYTES } else { bytes };
     while let Some(step) = scan.next(file, header.salt, limit)? {
         if let Step::Record(record) = step {
             segment.end = scan.at;
@@ -238,12 +260,52 @@ pub(super) fn open(path: &Path, file: &File) -> io::Result<Option<Opened>> {
             segment.last_at = record.at;
         }
     }
-    let torn = !is_zero(file, segment.end, limit)?;
+    let torn = torn(file, &segment, limit)?.or((!whole).then_some(Torn { from: bytes, to: bytes, records: 1 }));
     Ok(Some(Opened { segment, sealed: false, torn }))
 }
 
-/// Whether only zeros stand between the two places. A fresh segment is zeros; a recycled one is not, and a new frame may follow its
-/// old bytes all the same, because they carry another salt: then this is "torn" once and the segment is simply sealed early.
+/// Looks at what follows the last good frame: frames whose body is damaged are one record each, and whatever comes then is one more.
+fn torn(file: &File, segment: &Segment, limit: u64) -> io::Result<Option<Torn>> {
+    let mut scan = Scan::new(segment.end);
+    let (mut to, mut records) = (segment.end, 0);
+    while to < limit {
+        let Found::DamagedBody { next } = scan.frame_at(file, segment.header.salt, to, limit)? else { break };
+        records += 1;
+        to += next;
+    }
+    if !is_zero(file, to, limit)? {
+        records += 1;
+        to = limit;
+    }
+    Ok((records > 0).then_some(Torn { from: segment.end, to, records }))
+}
+
+/// Completes a segment that nothing more goes into, so that the next start need not scan it. The caller can live without.
+pub(super) fn complete(file: &File, segment: &Segment) -> io::Result<()> {
+    if file.metadata()?.len() < segment.header.bytes {
+        file.set_len(segment.header.bytes)?;
+    }
+    write_footer(file, segment)?;
+    file.sync_data()
+}
+
+/// Copies the bytes from `from` to `to` into a file of their own, for a person to look at.
+pub(super) fn keep(segment: &Path, file: &File, from: u64, to: u64) -> io::Result<PathBuf> {
+    let name = segment.with_extension(format!("{from}.damaged"));
+    // What was kept by an earlier start is the same bytes.
+    let copy = File::options().write(true).create(true).truncate(true).mode(0o600).open(&name)?;
+    let mut buffer = vec![0; 1 << 16];
+    let mut at = from;
+    while at < to {
+        let want = usize::try_from((to - at).min(buffer.len() as u64)).expect("bounded by the buffer");
+        file.read_exact_at(&mut buffer[..want], at)?;
+        copy.write_all_at(&buffer[..want], at - from)?;
+        at += want as u64;
+    }
+    Ok(name)
+}
+
+/// Whether only zeros stand between the two places, as in a fresh segment.
 fn is_zero(file: &File, from: u64, to: u64) -> io::Result<bool> {
     let mut buffer = vec![0; 1 << 16];
     let mut at = from;
@@ -308,7 +370,7 @@ impl Scan {
         loop {
             self.load(file, at, want, limit)?;
             let offset = usize::try_from(at - self.window_at).expect("within the window");
-            match read_frame(&self.window.slice(offset..), salt, limit - at) {
+            match read_frame(&self.window.slice(offset..), seed(salt, at), limit - at) {
                 Ok(found) => return Ok(found),
                 Err(Short { needs }) => want = needs,
             }
@@ -345,8 +407,13 @@ impl Scan {
     }
 }
 
-fn seeded(salt: u32) -> crc32fast::Hasher {
-    crc32fast::Hasher::new_with_initial(salt)
+/// What the checksums of the frame at this place begin with. Two places of a segment never share it: a segment has at most 1 GiB.
+fn seed(salt: u32, at: u64) -> u32 {
+    salt ^ u32::try_from(at / ALIGN).expect("a segment has at most 1 GiB")
+}
+
+fn seeded(seed: u32) -> crc32fast::Hasher {
+    crc32fast::Hasher::new_with_initial(seed)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

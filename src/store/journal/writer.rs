@@ -7,18 +7,19 @@ use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvError, SyncSender, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
-use super::segment::{self, FOOTER_BYTES, FRAMES_AT, Header, Segment};
+use super::segment::{self, FRAMES_AT, Header, Segment, TAIL_BYTES};
 use super::{Shared, sync_folder};
 use crate::event::Name;
+use crate::store::folder::Space;
 use crate::store::{AppendError, Appended, Draft};
 
 /// Requests of one group: more would make the first one wait for the copying of the last.
@@ -28,8 +29,10 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Proof values remembered: the exact repeats of several minutes at full rate. Older ones are found by normalize, by uid.
 const REPEATS_MAX: usize = 1 << 16;
 
-/// Pause before another try to prepare a segment on a full disk: it writes until the disk is full again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Pause before another try to prepare a segment.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long a record waits before it asks whether there is space at all.
+const SPACE_ASKED_AFTER: Duration = Duration::from_millis(10);
 
 /// One request, with the way to answer it.
 #[derive(Debug)]
@@ -144,8 +147,6 @@ pub(super) struct Writer {
     /// Asks for the next prepared file, and takes it.
     prepare: SyncSender<()>,
     prepared: Receiver<io::Result<(PathBuf, File)>>,
-    /// Whether the last file could not be prepared for want of space.
-    short_of_space: bool,
     buffer: Vec<u8>,
     /// What the last `store` made durable, for `publish`.
     stored: Vec<Segment>,
@@ -170,21 +171,10 @@ impl Writer {
         });
         let (prepare, orders) = std::sync::mpsc::sync_channel(1);
         let (deliver, prepared) = std::sync::mpsc::sync_channel(1);
-        let folder = shared.folder.clone();
-        std::thread::Builder::new().name("journal-prepare".to_owned()).spawn(move || {
-            let mut number = 0;
-            while orders.recv().is_ok() {
-                let prepared = prepare_file(&folder, number, segment_bytes);
-                let wait = prepared.is_err();
-                if deliver.send(prepared).is_err() {
-                    return;
-                }
-                number += 1;
-                if wait {
-                    std::thread::sleep(RETRY_AFTER);
-                }
-            }
-        })?;
+        let preparing = shared.clone();
+        std::thread::Builder::new()
+            .name("journal-prepare".to_owned())
+            .spawn(move || prepare_files(&preparing, segment_bytes, &orders, &deliver))?;
         prepare.send(()).expect("the thread was just started");
         Ok(Self {
             shared,
@@ -193,7 +183,6 @@ impl Writer {
             sequence_next,
             prepare,
             prepared,
-            short_of_space: false,
             buffer: Vec::with_capacity(GROUP_BYTES_MAX),
             stored: Vec::new(),
         })
@@ -217,9 +206,6 @@ impl Writer {
             commit(&mut self, &mut repeats, group);
             queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         }
-        if let Err(error) = self.seal() {
-            tracing::warn!(%error, "the journal's last segment was not sealed, the next start scans it");
-        }
     }
 
     /// Writes and syncs the drafts, into as many segments as they need. An error leaves the active segment behind for good.
@@ -229,14 +215,15 @@ impl Writer {
         let mut rest = drafts;
         while !rest.is_empty() {
             let mut active = self.take_active(segment::frame_bytes(rest[0]))?;
-            let room = active.segment.bytes - FOOTER_BYTES - active.segment.end;
+            let room = active.segment.bytes - TAIL_BYTES - active.segment.end;
             self.buffer.clear();
             let mut taken = 0;
             for draft in rest {
                 if self.buffer.len() as u64 + segment::frame_bytes(draft) > room {
                     break;
                 }
-                segment::write_frame(&mut self.buffer, active.segment.header.salt, self.sequence_next, draft);
+                let Segment { end, header, .. } = active.segment;
+                segment::write_frame(&mut self.buffer, end, header.salt, self.sequence_next, draft);
                 active.segment.sequence_last = self.sequence_next;
                 active.segment.last_at = draft.at;
                 sequences.push(self.sequence_next);
@@ -256,7 +243,7 @@ impl Writer {
     /// The active segment, out of `self` so that an error on the way loses it; a new one if it has no room for `bytes`.
     fn take_active(&mut self, bytes: u64) -> io::Result<Active> {
         if let Some(active) = self.active.take() {
-            if active.segment.end + bytes <= active.segment.bytes - FOOTER_BYTES {
+            if active.segment.end + bytes <= active.segment.bytes - TAIL_BYTES {
                 return Ok(active);
             }
             segment::write_footer(&active.file, &active.segment)?;
@@ -267,17 +254,21 @@ impl Writer {
 
     /// Turns the prepared file into the active segment, durably, and orders the next one.
     fn begin_segment(&mut self) -> io::Result<Active> {
-        let gone = |_| io::Error::other("the preparing thread is gone");
-        let prepared = match self.prepared.try_recv() {
-            // Once space was short, nobody is kept waiting for the next try.
-            Err(TryRecvError::Empty) if self.short_of_space => return Err(io::ErrorKind::StorageFull.into()),
-            Err(_) => self.prepared.recv().map_err(gone)?,
-            Ok(prepared) => prepared,
+        let gone = || io::Error::other("the preparing thread is gone");
+        let (path, file) = loop {
+            match self.prepared.recv_timeout(SPACE_ASKED_AFTER) {
+                Ok(prepared) => break prepared?,
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+                Err(RecvTimeoutError::Timeout) if self.shared.short.load(Ordering::Relaxed) => {
+                    self.shared.starved.store(true, Ordering::Relaxed);
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
         };
-        self.prepare.send(()).map_err(|_| gone(RecvError))?;
-        self.short_of_space = prepared.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
-        let (path, file) = prepared?;
-        let header = Header { salt: random_salt(), sequence_first: self.sequence_next, created_at: now() };
+        self.prepare.send(()).map_err(|_| gone())?;
+        let bytes = self.segment_bytes;
+        let header = Header { salt: random_salt(), sequence_first: self.sequence_next, created_at: now(), bytes };
         header.write(&file)?;
         file.sync_data()?;
         let name = self.shared.folder.join(format!("{:020}.seg", header.sequence_first));
@@ -289,15 +280,9 @@ impl Writer {
             end: FRAMES_AT,
             sequence_last: header.sequence_first - 1,
             last_at: header.created_at,
-            bytes: self.segment_bytes,
+            bytes,
         };
         Ok(Active { file, segment })
-    }
-
-    fn seal(&mut self) -> io::Result<()> {
-        let Some(active) = self.active.take() else { return Ok(()) };
-        segment::write_footer(&active.file, &active.segment)?;
-        active.file.sync_data()
     }
 }
 
@@ -336,8 +321,41 @@ impl Log for Writer {
     }
 }
 
+/// Prepares one file an order, and goes on trying where it can't.
+fn prepare_files(
+    shared: &Shared,
+    bytes: u64,
+    orders: &Receiver<()>,
+    prepared: &SyncSender<io::Result<(PathBuf, File)>>,
+) {
+    let mut number = 0;
+    while orders.recv().is_ok() {
+        loop {
+            let file = prepare_file(&shared.folder, number, bytes);
+            let again = file.is_err();
+            let short = file.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
+            if shared.short.swap(short, Ordering::Relaxed) && !short {
+                shared.starved.store(false, Ordering::Relaxed);
+            }
+            if !short && prepared.send(file).is_err() {
+                return;
+            }
+            if !again {
+                break;
+            }
+            std::thread::sleep(RETRY_AFTER);
+        }
+        number += 1;
+    }
+}
+
 /// A file of `bytes` zeros: data written over them needs no change of metadata, so a data sync is all it takes.
-fn prepare_file(folder: &std::path::Path, number: u64, bytes: u64) -> io::Result<(PathBuf, File)> {
+fn prepare_file(folder: &Path, number: u64, bytes: u64) -> io::Result<(PathBuf, File)> {
+    // It takes no space that the ledger may need, and never fills the disk to see whether it fits.
+    let space = Space::of(folder)?;
+    if space.free < bytes + space.low {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     let path = folder.join(format!("{number}.new"));
     let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
     let zeros = vec![0; 1 << 20];

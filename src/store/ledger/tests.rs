@@ -31,9 +31,14 @@ fn event(number: u8) -> Event {
 
 /// Adds events 1 to `count`, each at the position of its number, as normalize would.
 fn fill(ledger: &Ledger, count: u8) {
+    put(ledger, 1..=count);
+}
+
+fn put(ledger: &Ledger, numbers: std::ops::RangeInclusive<u8>) {
+    let count = *numbers.end();
     ledger
         .transact(|transaction| {
-            for number in 1..=count {
+            for number in numbers {
                 let position = Position::new(number.into(), 0);
                 let event = event(number);
                 transaction.claim(event.uid, position, event.received_at)?;
@@ -115,10 +120,38 @@ fn a_damaged_file_is_set_aside_and_the_cursors_go_on_where_they_were() {
     assert!(ledger.rebuilt());
     assert_eq!(ledger.head().borrow().sequence, 0, "everything is read from the journal again");
     assert_eq!(ledger.sequence_floor(), 5, "and no sequence is used again");
-    assert_eq!(ledger.reader().expect("opens").cursors().expect("readable"), [(name("a"), cursor.clone())]);
+    let cursors = |ledger: &Arc<Ledger>| ledger.reader().expect("opens").cursors().expect("readable");
+    let counts = |ledger: &Arc<Ledger>| {
+        let (cursor, head) = (cursors(ledger).remove(0).1, *ledger.head().borrow());
+        (cursor.position.sequence(), cursor.entered(head.ordinal), head.ordinal - cursor.ordinal)
+    };
+    assert_eq!(counts(&ledger), (4, 4, 0), "what is settled stays settled");
+    fill(&ledger, 5);
+    assert_eq!(cursors(&ledger), [(name("a"), cursor)], "all events are there again, and the count is what it was");
     drop(ledger);
-    // Lost rather than damaged is the same.
+    // Lost rather than damaged is the same. Half of the journal is gone, too.
     fs::remove_file(folder.path().join("ledger.db")).expect("removed");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    put(&ledger, 3..=5);
+    assert_eq!(counts(&ledger), (4, 5, 1), "settled and pending are what came up");
+    put(&ledger, 6..=7);
+    assert_eq!(counts(&ledger), (4, 7, 3));
+}
+
+#[test]
+fn a_cursor_whose_row_is_damaged_comes_back_from_the_mirror() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    fill(&ledger, 5);
+    let cursor = Cursor { position: Position::new(2, 0), ordinal: 2, delivered: 2, ..Cursor::default() };
+    ledger.transact(|transaction| transaction.put_cursor(&name("a"), &cursor)).expect("committed");
+    ledger.save_mirror().expect("written");
+    drop(ledger);
+    let connection = Connection::open(folder.path().join("ledger.db")).expect("opens");
+    // One digit of the position.
+    let flip = "UPDATE cursors SET cursor = CAST(replace(CAST(cursor AS TEXT), '2097152', '9097152') AS BLOB)";
+    assert_eq!(connection.execute(flip, []).expect("updated"), 1);
+    drop(connection);
     let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
     assert_eq!(ledger.reader().expect("opens").cursors().expect("readable"), [(name("a"), cursor)]);
 }

@@ -16,6 +16,11 @@ use crate::event::{Event, Name, Position, Uid};
 pub struct Transaction<'a> {
     sqlite: rusqlite::Transaction<'a>,
     seen: &'a mut Seen,
+    ahead: &'a mut Vec<(Name, Cursor)>,
+    /// How many of this transaction's events stand before each cursor of `ahead`.
+    passed: Vec<u64>,
+    /// The head as it was.
+    began: Head,
     head: Head,
     events: Vec<Stored>,
     /// Keys claimed by this transaction: they enter the memory of all keys when it commits.
@@ -23,8 +28,14 @@ pub struct Transaction<'a> {
 }
 
 impl<'a> Transaction<'a> {
-    pub(super) fn new(sqlite: rusqlite::Transaction<'a>, seen: &'a mut Seen, head: Head) -> Self {
-        Self { sqlite, seen, head, events: Vec::new(), claimed: HashMap::new() }
+    pub(super) fn new(
+        sqlite: rusqlite::Transaction<'a>,
+        seen: &'a mut Seen,
+        ahead: &'a mut Vec<(Name, Cursor)>,
+        head: Head,
+    ) -> Self {
+        let passed = vec![0; ahead.len()];
+        Self { sqlite, seen, ahead, passed, began: head, head, events: Vec::new(), claimed: HashMap::new() }
     }
 
     /// Rolls back.
@@ -36,8 +47,16 @@ impl<'a> Transaction<'a> {
 
     /// Commits: gives the events that were added, and the new head.
     pub(super) fn commit(self) -> Result<(Vec<Stored>, Head), LedgerError> {
-        let Self { sqlite, seen, head, events, claimed } = self;
-        {
+        let Self { sqlite, seen, ahead, passed, began, head, events, claimed } = self;
+        let mut moved = ahead.clone();
+        for ((sink, cursor), passed) in moved.iter_mut().zip(passed) {
+            if passed > 0 {
+                cursor.ordinal += passed;
+                cursor.began_at += integer(passed);
+                write_cursor(&sqlite, sink, cursor)?;
+            }
+        }
+        if head != began {
             let mut statement = sqlite.prepare_cached(
                 "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             )?;
@@ -46,8 +65,13 @@ impl<'a> Transaction<'a> {
                 statement.execute(params![name, integer(value)])?;
             }
         }
-        seen.begin_index(&sqlite, claimed.len())?;
+        let index = seen.begin_index(&sqlite, claimed.len())?;
         sqlite.commit()?;
+        moved.retain(|(_, cursor)| cursor.position > head.position);
+        *ahead = moved;
+        if index {
+            *seen = Seen::Index;
+        }
         seen.extend(claimed);
         Ok((events, head))
     }
@@ -84,6 +108,10 @@ impl<'a> Transaction<'a> {
     pub fn put_event(&mut self, position: Position, sink: Option<&Name>, event: Event) -> Result<(), LedgerError> {
         if sink.is_none() {
             self.head.ordinal += 1;
+            // A rebuild: what the sink has settled comes again, and its count moves along.
+            for ((_, cursor), passed) in self.ahead.iter().zip(&mut self.passed) {
+                *passed += u64::from(position <= cursor.position);
+            }
         }
         let bytes = serde_json::to_vec(&event)?;
         self.execute(
@@ -134,7 +162,7 @@ impl<'a> Transaction<'a> {
             .sqlite
             .query_row("SELECT cursor FROM cursors WHERE sink = ?", [sink.as_str()], |row| row.get(0))
             .optional()?;
-        Ok(bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+        Ok(bytes.and_then(|bytes| read_cursor(&bytes)))
     }
 
     /// Moves the cursor of a sink.
@@ -294,15 +322,14 @@ impl Seen {
         Ok(place.map(|position| Position(position.unsigned_abs())))
     }
 
-    /// Changes over to the index where `more` keys would not fit.
-    fn begin_index(&mut self, connection: &Connection, more: usize) -> rusqlite::Result<()> {
-        if let Self::Memory(keys) = self
-            && keys.len() + more > MEMORY_MAX
-        {
+    /// Makes the index where `more` keys would not fit; whether it did. It counts only once that is committed.
+    fn begin_index(&self, connection: &Connection, more: usize) -> rusqlite::Result<bool> {
+        let Self::Memory(keys) = self else { return Ok(false) };
+        let begins = keys.len() + more > MEMORY_MAX;
+        if begins {
             create_index(connection)?;
-            *self = Self::Index;
         }
-        Ok(())
+        Ok(begins)
     }
 
     fn extend(&mut self, claimed: HashMap<Uid, Position>) {
@@ -326,11 +353,19 @@ pub(super) fn integer(value: u64) -> i64 {
 }
 
 pub(super) fn write_cursor(connection: &Connection, sink: &Name, cursor: &Cursor) -> rusqlite::Result<()> {
-    let bytes = serde_json::to_vec(cursor).expect("a cursor is numbers");
+    let text = serde_json::to_vec(cursor).expect("a cursor is numbers");
+    let mut bytes = crc32fast::hash(&text).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&text);
     connection
         .prepare_cached("INSERT OR REPLACE INTO cursors (sink, cursor) VALUES (?, ?)")?
         .execute(params![sink.as_str(), bytes])
         .map(|_| ())
+}
+
+/// A cursor as `write_cursor` wrote it; none if its row is damaged.
+pub(super) fn read_cursor(row: &[u8]) -> Option<Cursor> {
+    let (crc, text) = row.split_first_chunk()?;
+    (u32::from_le_bytes(*crc) == crc32fast::hash(text)).then(|| serde_json::from_slice(text).ok()).flatten()
 }
 
 /// An event and the size of its row. A row whose checksum does not hold has no event.

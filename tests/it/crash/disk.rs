@@ -117,7 +117,7 @@ fn a_full_disk_refuses_senders_and_takes_them_again_when_there_is_space() {
     let load = Load::start(service.receiver, 8, &book);
     let foreign = disk.mounted.join("foreign");
     let mut file = File::create(&foreign).expect("made");
-    while file.write_all(&[7; 64 << 10]).is_ok() {}
+    while file.write_all(&[7; 8 << 10]).is_ok() {}
     wait_until("senders are refused", PATIENCE, || book.unavailable() > 20);
     assert_eq!(get(service.receiver, "/readyz").expect("an answer").status, 503);
     // The sink is on another disk and drains.
@@ -161,6 +161,7 @@ fn a_service_starts_on_a_full_disk_and_drains() {
     let mut sender = Sender::connect(service.receiver).expect("connects");
     let refused = sender.post(&Message::new(1, 0)).expect("an answer");
     println!("on a full disk: {refused:?}");
+    drop(file);
     fs::remove_file(disk.mounted.join("foreign")).expect("removed");
     wait_until("it is ready", Duration::from_secs(5), || {
         get(service.receiver, "/readyz").is_ok_and(|answer| answer.status == 200)

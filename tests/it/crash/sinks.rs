@@ -19,7 +19,8 @@ fn dead_sinks_change_neither_the_answers_nor_what_another_sink_gets() {
     let closed = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     site.more = format!(
         "[sinks.gone]\ntype = \"syslog\"\nprofile = \"plain\"\naddress = \"tcp://{closed}\"\nstart = \"earliest\"\n\
-         [sinks.late]\ntype = \"file\"\npath = {late:?}\nstart = \"earliest\"\n"
+         [sinks.late]\ntype = \"file\"\npath = \"{}\"\nstart = \"earliest\"\n",
+        late.display()
     );
     let service = site.start();
     let load = Load::start(service.receiver, 8, &book);

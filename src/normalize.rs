@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
+use tokio::time::Instant;
 
 use crate::adapter::{Adapter, Outcome};
 use crate::delivery::Delivery;
@@ -72,6 +73,9 @@ pub enum Operation {
 
 /// Deliveries and bytes of one batch: enough that a sync serves many, little enough that memory stays flat.
 const BATCH_MAX: (usize, usize) = (1024, 8 << 20);
+/// Shortest time from one transaction to the next that is not full: so under load one sync serves many events, here and at every sink that
+/// follows. A message that comes after a quiet moment is read at once.
+const PACE: Duration = Duration::from_millis(10);
 /// Pause before the next try on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -79,18 +83,20 @@ impl Normalizer {
     /// Normalizes until `stop` says so.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), NormalizeStopped> {
         while !*stop.borrow_and_update() {
-            let pause = match block_in_place(|| self.step()) {
-                Ok(0) => None,
-                Ok(_) => continue,
+            let next_at = Instant::now() + PACE;
+            let wait = match block_in_place(|| self.step()) {
+                Ok(0) => Wait::News,
+                Ok(full) if full == BATCH_MAX.0 => continue,
+                Ok(_) => Wait::Until(next_at),
                 Err(NormalizeStopped::Ledger(LedgerError::Full)) => {
                     tracing::error!("the disk of the ledger is full, normalize waits");
-                    Some(FULL_PAUSE)
+                    Wait::Until(Instant::now() + FULL_PAUSE)
                 }
                 Err(error) => return Err(error),
             };
             tokio::select! {
-                _ = self.durable.changed(), if pause.is_none() => {}
-                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                _ = self.durable.changed(), if matches!(wait, Wait::News) => {}
+                () = wait.sleep() => {}
                 _ = stop.changed() => {}
             }
         }
@@ -194,6 +200,21 @@ impl Normalizer {
             return transaction.remove_dead_letter(&letter.id).map(|_| ());
         }
         transaction.put_dead_letter(&DeadLetter { reason: told(&odd), attempts: 1, last_at: read.at, ..letter })
+    }
+}
+
+/// What the loop waits for.
+enum Wait {
+    News,
+    Until(Instant),
+}
+
+impl Wait {
+    async fn sleep(&self) {
+        match self {
+            Self::News => std::future::pending().await,
+            Self::Until(at) => tokio::time::sleep_until(*at).await,
+        }
     }
 }
 

@@ -142,7 +142,7 @@ fn a_damaged_page_costs_the_records_on_it_and_a_damaged_header_none() {
         begin < to && places[index].1 > from
     };
     let lost: Vec<_> = (0..RECORDS).filter(on_page).collect();
-    assert!((2..RECORDS as usize).contains(&lost.len()), "{lost:?}");
+    assert!((2..RECORDS).contains(&(lost.len() as u64)), "{lost:?}");
     journal.assert_costs("a page of frames", &page, &lost);
 }
 

@@ -208,6 +208,10 @@ impl App {
                 drained = Err(error);
             }
         }
+        // Once more, now that no cursor moves: with a ledger that is lost after this, no sink gets anything twice.
+        if let Err(error) = self.ops.ledger.save_mirror() {
+            tracing::warn!(%error, "the cursors could not be mirrored on the way out");
+        }
         api.stop(true).await;
         for task in [Some(api_task), receiver_task].into_iter().flatten() {
             task.await.context("a listener panicked")?.context("a listener failed")?;

@@ -217,6 +217,13 @@ struct Found {
     sequence_floor: u64,
 }
 
+impl Found {
+    /// There were records after this sequence, at most as many as fit these bytes.
+    fn lost_after(&mut self, sequence: u64, bytes: u64) {
+        self.sequence_floor = self.sequence_floor.max(sequence + segment::records_max(bytes) + 1);
+    }
+}
+
 /// Opens what is in the folder, counts and sets aside what is damaged, and completes what nothing more goes into.
 fn open_segments(folder: &Path) -> io::Result<Found> {
     let mut paths = Vec::new();
@@ -239,13 +246,14 @@ fn open_segments(folder: &Path) -> io::Result<Found> {
             // Without a header there is no salt, and without the salt nothing in it can be believed.
             tracing::error!(segment = %path.display(), "the header of segment {} is damaged, set aside", path.display());
             let first = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok()).unwrap_or_default();
-            found.sequence_floor = first + segment::records_max(file.metadata()?.len());
+            found.lost_after(first, file.metadata()?.len());
             fs::rename(&path, path.with_extension("damaged"))?;
             found.damaged += 1;
             continue;
         };
         if let Some(torn) = torn {
             found.damaged += torn.records;
+            found.lost_after(segment.sequence_last, segment.header.bytes - segment.end);
             keep_torn(&path, &file, torn);
         }
         if last.as_ref() == Some(&path) && !sealed && torn.is_none() {

@@ -48,7 +48,7 @@ const ROWS_MAX: u32 = 2000;
 const WARN_PERCENT: u64 = 80;
 
 impl Keeper {
-    /// Keeps the bounds until `stop` says so; mirrors the cursors once more on the way out.
+    /// Keeps the bounds until `stop` says so.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), LedgerError> {
         let mut warned = false;
         while !*stop.borrow_and_update() {
@@ -58,10 +58,7 @@ impl Keeper {
                 _ = stop.changed() => {}
             }
         }
-        match block_in_place(|| self.ledger.save_mirror()) {
-            Err(LedgerError::Full) => Ok(()),
-            saved => saved,
-        }
+        Ok(())
     }
 
     /// One look at all bounds.

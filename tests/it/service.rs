@@ -44,6 +44,8 @@ pub struct Site {
     pub more: String,
     /// More keys of the table `store`.
     pub store_keys: String,
+    /// More arguments of `serve`.
+    pub arguments: Vec<String>,
 }
 
 impl Site {
@@ -51,7 +53,7 @@ impl Site {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (store, sink) = (folder.path().join("data"), folder.path().join("verdicts.ndjson"));
-        Self { folder, store, sink, more: String::new(), store_keys: String::new() }
+        Self { folder, store, sink, more: String::new(), store_keys: String::new(), arguments: Vec::new() }
     }
 
     /// A store at this place, which may be a file system of its own.
@@ -133,6 +135,7 @@ start = "earliest"
             .arg("--config")
             .arg(config)
             .arg("serve")
+            .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -221,6 +224,11 @@ impl Service {
         self.signal(Signal::TERM);
         let status = self.ended_within(PATIENCE);
         (status, told.elapsed())
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child of ours").is_some()
     }
 
     /// Waits for its end.

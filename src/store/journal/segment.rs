@@ -273,9 +273,9 @@ fn torn(file: &File, segment: &Segment, limit: u64) -> io::Result<Option<Torn>> 
         records += 1;
         to += next;
     }
-    if !is_zero(file, to, limit)? {
+    if let Some(written) = written_to(file, to, limit)? {
         records += 1;
-        to = limit;
+        to = written;
     }
     Ok((records > 0).then_some(Torn { from: segment.end, to, records }))
 }
@@ -305,19 +305,19 @@ pub(super) fn keep(segment: &Path, file: &File, from: u64, to: u64) -> io::Resul
     Ok(name)
 }
 
-/// Whether only zeros stand between the two places, as in a fresh segment.
-fn is_zero(file: &File, from: u64, to: u64) -> io::Result<bool> {
+/// Where the last byte ends that is not zero, between the two places; none in a fresh stretch.
+fn written_to(file: &File, from: u64, to: u64) -> io::Result<Option<u64>> {
     let mut buffer = vec![0; 1 << 16];
-    let mut at = from;
+    let (mut at, mut written) = (from, None);
     while at < to {
         let want = usize::try_from((to - at).min(buffer.len() as u64)).expect("bounded by the buffer");
         file.read_exact_at(&mut buffer[..want], at)?;
-        if buffer[..want].iter().any(|byte| *byte != 0) {
-            return Ok(false);
+        if let Some(index) = buffer[..want].iter().rposition(|byte| *byte != 0) {
+            written = Some(at + index as u64 + 1);
         }
         at += want as u64;
     }
-    Ok(true)
+    Ok(written)
 }
 
 /// One step of a [`Scan`].

@@ -65,7 +65,7 @@ fn cuts() -> usize {
 
 #[test]
 fn what_was_acknowledged_survives_a_power_cut() {
-    let disk = Disk::new(96 << 20);
+    let disk = Disk::new(1 << 30);
     let (mut site, book) = (Site::with_store(&disk.mounted.join("data")), Arc::new(Book::default()));
     site.sink = disk.mounted.join("verdicts.ndjson");
     site.store_keys = "size_max = \"40MiB\"".to_owned();

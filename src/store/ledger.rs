@@ -143,7 +143,7 @@ pub struct DeadLetter {
     pub first_at: Timestamp,
     /// When it last failed.
     pub last_at: Timestamp,
-    /// The stored delivery, or the event as JSON.
+    /// The stored delivery, or the event as JSON; empty in a list.
     #[serde(skip)]
     pub raw: Vec<u8>,
 }
@@ -227,7 +227,11 @@ CREATE TABLE IF NOT EXISTS cursors (sink TEXT PRIMARY KEY, cursor BLOB NOT NULL)
 CREATE TABLE IF NOT EXISTS dead_letters (
     id TEXT PRIMARY KEY, stage TEXT NOT NULL, sink TEXT, source TEXT NOT NULL, position INTEGER NOT NULL, reason TEXT NOT NULL,
     attempts INTEGER NOT NULL, first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, crc INTEGER NOT NULL, raw BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS events_at ON events (at);
+CREATE INDEX IF NOT EXISTS dedup_at ON dedup (at);
+CREATE INDEX IF NOT EXISTS verdicts_at ON verdicts (at);
 CREATE INDEX IF NOT EXISTS dead_letters_last_at ON dead_letters (last_at);
+CREATE INDEX IF NOT EXISTS dead_letters_size ON dead_letters (stage, sink, length(raw));
 ";
 
 impl Ledger {

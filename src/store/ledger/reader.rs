@@ -86,7 +86,7 @@ impl Reader {
         self.noted(read_cursors(&self.connection).map_err(LedgerError::from))
     }
 
-    /// Dead letters with their raw bytes, oldest failure first, beginning after the one with id `after`.
+    /// Dead letters by id, beginning after `after`; without their raw bytes, which only `dead_letter` gives.
     pub fn dead_letters(&self, after: Option<&str>, max: usize) -> Result<Vec<DeadLetter>, LedgerError> {
         self.noted(transaction::read_dead_letters(&self.connection, after, max).map_err(LedgerError::from))
     }

@@ -244,3 +244,74 @@ fn a_dead_letter_that_fails_again_keeps_its_first_time() {
     assert!(ledger.transact(|transaction| transaction.remove_dead_letter("n-1")).expect("committed"));
     assert!(!ledger.transact(|transaction| transaction.remove_dead_letter("n-1")).expect("committed"));
 }
+
+#[test]
+fn a_look_for_old_rows_costs_the_same_however_much_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    let letter = |number: u64| DeadLetter {
+        id: format!("n-{number}"),
+        stage: Stage::Normalize,
+        sink: None,
+        source: name("portal"),
+        position: Position::new(number, 0),
+        reason: String::new(),
+        attempts: 1,
+        first_at: event(1).received_at,
+        last_at: event(1).received_at,
+        raw: vec![0; 64],
+    };
+    let steps_with_more = |numbers: std::ops::Range<u64>| {
+        let put = |transaction: &mut Transaction<'_>| {
+            for number in numbers {
+                let (position, event) = (Position::new(number, 0), event(1));
+                transaction.claim(event.uid, position, event.received_at)?;
+                transaction.put_record(&number.to_string(), &event.source, position, event.received_at, &0)?;
+                transaction.put_event(position, None, event)?;
+                transaction.put_dead_letter(&letter(number))?;
+            }
+            Ok(())
+        };
+        ledger.transact(put).expect("committed");
+        let writer = ledger.writer.lock().expect("not poisoned");
+        transaction::FORGET.map(|sql| {
+            let mut statement = writer.connection.prepare(sql).expect("SQL");
+            assert_eq!(statement.execute(rusqlite::params![0, 100, i64::MAX]).expect("runs"), 0, "nothing is that old");
+            statement.get_status(rusqlite::StatementStatus::VmStep)
+        })
+    };
+    let few = steps_with_more(1..100);
+    assert_eq!(steps_with_more(100..3000), few);
+}
+
+#[test]
+fn dead_letters_stay_within_their_bytes_and_the_oldest_go_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    let letter = |number: u8| DeadLetter {
+        id: format!("n-{number}"),
+        stage: Stage::Normalize,
+        sink: None,
+        source: name("portal"),
+        position: Position::new(number.into(), 0),
+        reason: String::new(),
+        attempts: 1,
+        first_at: event(number).received_at,
+        last_at: event(number).received_at,
+        raw: vec![7; 100],
+    };
+    let ids = || -> Vec<String> {
+        let letters = ledger.reader().expect("opens").dead_letters(None, 100).expect("readable");
+        letters.into_iter().map(|letter| letter.id).collect()
+    };
+    for number in 1..=5 {
+        ledger.transact(|transaction| transaction.put_dead_letter(&letter(number))).expect("committed");
+    }
+    ledger.transact(|transaction| transaction.prune_dead_letters(350, 1)).expect("pruned");
+    assert_eq!(ids(), ["n-2", "n-3", "n-4", "n-5"], "as many as one transaction may");
+    ledger.transact(|transaction| transaction.prune_dead_letters(350, 100)).expect("pruned");
+    assert_eq!(ids(), ["n-3", "n-4", "n-5"]);
+    let all = ledger.reader().expect("opens").dead_letters(None, 100).expect("readable");
+    assert!(all.iter().all(|letter| letter.raw.is_empty()), "a list leaves out what each keeps: that may be gigabytes");
+    assert_eq!(ledger.reader().expect("opens").dead_letter("n-3").expect("readable").expect("kept").raw.len(), 100);
+}

@@ -218,43 +218,38 @@ impl<'a> Transaction<'a> {
 
     /// Forgets what is older than its retention, at most `rows_max` rows a table, so that no transaction grows long. Events only up to `settled`.
     pub fn prune(&mut self, settled: Position, older: &Retention, rows_max: u32) -> Result<u64, LedgerError> {
+        let Retention { events, dedup, verdicts, dead_letters } = older;
         let mut removed = 0;
-        let mut delete = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<(), LedgerError> {
-            removed += self.sqlite.execute(sql, values)? as u64;
-            Ok(())
-        };
-        delete(
-            "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE position <= ? AND at < ? ORDER BY position LIMIT ?)",
-            &[&integer(settled.0), &older.events.as_millisecond(), &rows_max],
-        )?;
-        delete(
-            "DELETE FROM dedup WHERE position IN (SELECT position FROM dedup WHERE at < ? ORDER BY position LIMIT ?)",
-            &[&older.dedup.as_millisecond(), &rows_max],
-        )?;
-        delete(
-            "DELETE FROM verdicts WHERE (subject, source) IN (SELECT subject, source FROM verdicts WHERE at < ? LIMIT ?)",
-            &[&older.verdicts.as_millisecond(), &rows_max],
-        )?;
-        delete(
-            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE last_at < ? ORDER BY last_at LIMIT ?)",
-            &[&older.dead_letters.as_millisecond(), &rows_max],
-        )?;
+        for (sql, at) in FORGET.into_iter().zip([events, dedup, verdicts, dead_letters]) {
+            let values = params![at.as_millisecond(), rows_max, integer(settled.0)];
+            removed += self.sqlite.prepare_cached(sql)?.execute(values)? as u64;
+        }
         Ok(removed)
     }
 
     /// Forgets the oldest dead letters until what all of them keep is at most `bytes_max`.
     pub fn prune_dead_letters(&mut self, bytes_max: u64, rows_max: u32) -> Result<(), LedgerError> {
-        let bytes: i64 =
-            self.sqlite.query_row("SELECT coalesce(sum(length(raw)), 0) FROM dead_letters", [], |row| row.get(0))?;
-        if bytes.unsigned_abs() <= bytes_max {
+        let sum = "SELECT coalesce(sum(length(raw)), 0) FROM dead_letters INDEXED BY dead_letters_size";
+        let mut bytes = self.sqlite.prepare_cached(sum)?.query_row([], |row| row.get::<_, i64>(0))?.unsigned_abs();
+        if bytes <= bytes_max {
             return Ok(());
         }
-        self.execute(
-            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM
-                 (SELECT id, sum(length(raw)) OVER (ORDER BY last_at DESC, id) AS newer FROM dead_letters)
-             WHERE newer > ? LIMIT ?)",
-            params![integer(bytes_max), rows_max],
-        )
+        let mut ids = Vec::new();
+        {
+            let mut statement =
+                self.sqlite.prepare_cached("SELECT id, length(raw) FROM dead_letters ORDER BY last_at LIMIT ?")?;
+            let mut rows = statement.query([rows_max])?;
+            while bytes > bytes_max
+                && let Some(row) = rows.next()?
+            {
+                ids.push(row.get::<_, String>(0)?);
+                bytes = bytes.saturating_sub(row.get::<_, i64>(1)?.unsigned_abs());
+            }
+        }
+        for id in ids {
+            self.remove_dead_letter(&id)?;
+        }
+        Ok(())
     }
 
     fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), LedgerError> {
@@ -262,6 +257,18 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 }
+
+/// Forgets at most ?2 rows that are older than ?1; events only up to position ?3. They run every second while nobody else can write, so
+/// each goes by an index and looks at no more rows than that.
+pub(super) const FORGET: [&str; 4] = [
+    "DELETE FROM events WHERE position IN
+         (SELECT position FROM (SELECT position FROM events WHERE at < ?1 ORDER BY at LIMIT ?2) WHERE position <= ?3)",
+    "DELETE FROM dedup WHERE position IN (SELECT position FROM dedup WHERE at < ?1 AND ?3 ORDER BY at LIMIT ?2)",
+    "DELETE FROM verdicts WHERE (subject, source) IN
+         (SELECT subject, source FROM verdicts WHERE at < ?1 AND ?3 ORDER BY at LIMIT ?2)",
+    "DELETE FROM dead_letters WHERE id IN
+         (SELECT id FROM dead_letters WHERE last_at < ?1 AND ?3 ORDER BY last_at LIMIT ?2)",
+];
 
 /// What is older than this goes.
 #[derive(Debug, Clone, Copy)]
@@ -385,6 +392,9 @@ pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<(Stored, usize)> {
 
 const LETTER: &str =
     "SELECT id, stage, sink, source, position, reason, attempts, first_at, last_at, raw FROM dead_letters";
+/// The same without what it keeps: a page of bodies may be gigabytes.
+const LETTER_WITHOUT_RAW: &str =
+    "SELECT id, stage, sink, source, position, reason, attempts, first_at, last_at, x'' FROM dead_letters";
 
 pub(super) fn read_dead_letter(connection: &Connection, id: &str) -> rusqlite::Result<Option<DeadLetter>> {
     connection.query_row(&format!("{LETTER} WHERE id = ?"), [id], read_letter).optional()
@@ -395,7 +405,7 @@ pub(super) fn read_dead_letters(
     after: Option<&str>,
     max: usize,
 ) -> rusqlite::Result<Vec<DeadLetter>> {
-    let mut statement = connection.prepare_cached(&format!("{LETTER} WHERE id > ? ORDER BY id LIMIT ?"))?;
+    let mut statement = connection.prepare_cached(&format!("{LETTER_WITHOUT_RAW} WHERE id > ? ORDER BY id LIMIT ?"))?;
     let rows =
         statement.query_map(params![after.unwrap_or_default(), i64::try_from(max).unwrap_or(i64::MAX)], read_letter)?;
     rows.collect()

@@ -87,6 +87,8 @@ pub struct Stored {
     pub sink: Option<Name>,
     /// The event; none if its row is damaged.
     pub event: Option<Arc<Event>>,
+    /// Size of its row.
+    pub bytes: usize,
 }
 
 /// How far a sink has come, and what became of the events up to there.
@@ -204,12 +206,15 @@ struct Writer {
 #[derive(Debug, Default)]
 struct Tail {
     events: VecDeque<Stored>,
+    /// Bytes of their rows.
+    bytes: usize,
     /// The tail holds everything after this position.
     after: Position,
 }
 
-/// Events of the tail: a few batches of every sink. About 2 KB each.
-const TAIL_MAX: usize = 4096;
+/// Bytes of the rows whose events the tail holds: some 10,000 usual events, so that a sink which is a second behind still reads no row.
+/// In memory an event takes about twice its row.
+const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Version of the tables. A newer one is refused before anything is touched.
 const FORMAT: i64 = 1;
 /// SQLite before this loses data when two connections checkpoint at once (sqlite.org/wal.html, "WAL reset bug").
@@ -284,7 +289,7 @@ impl Ledger {
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(Writer { connection, seen, ahead }),
-            tail: Mutex::new(Tail { events: VecDeque::new(), after: head.position }),
+            tail: Mutex::new(Tail { after: head.position, ..Tail::default() }),
             head: watch::Sender::new(head),
             mirror: Mutex::new(mirror),
             rebuilt: false,
@@ -375,9 +380,11 @@ impl Ledger {
 
     fn extend_tail(&self, events: Vec<Stored>) {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.bytes += events.iter().map(|stored| stored.bytes).sum::<usize>();
         tail.events.extend(events);
-        while tail.events.len() > TAIL_MAX {
+        while tail.bytes > TAIL_BYTES_MAX {
             let Some(oldest) = tail.events.pop_front() else { break };
+            tail.bytes -= oldest.bytes;
             tail.after = oldest.position;
         }
     }

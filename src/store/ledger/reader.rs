@@ -52,8 +52,8 @@ impl Reader {
         let mut rows = statement.query(params![transaction::integer(position.0), sink.as_str(), limit])?;
         let (mut events, mut bytes) = (Vec::new(), 0);
         while let Some(row) = rows.next()? {
-            let (stored, size) = transaction::read_event(row)?;
-            bytes += size;
+            let stored = transaction::read_event(row)?;
+            bytes += stored.bytes;
             events.push(stored);
             if bytes >= bytes_max {
                 break;

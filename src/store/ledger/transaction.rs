@@ -126,8 +126,8 @@ impl<'a> Transaction<'a> {
             ],
         )?;
         self.head.position = self.head.position.max(position);
-        let stored = Stored { position, ordinal: self.head.ordinal, sink: sink.cloned(), event: Some(Arc::new(event)) };
-        self.events.push(stored);
+        let (ordinal, event) = (self.head.ordinal, Some(Arc::new(event)));
+        self.events.push(Stored { position, ordinal, sink: sink.cloned(), event, bytes: bytes.len() });
         Ok(())
     }
 
@@ -375,19 +375,19 @@ pub(super) fn read_cursor(row: &[u8]) -> Option<Cursor> {
     (u32::from_le_bytes(*crc) == crc32fast::hash(text)).then(|| serde_json::from_slice(text).ok()).flatten()
 }
 
-/// An event and the size of its row. A row whose checksum does not hold has no event.
-pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<(Stored, usize)> {
+/// An event. A row whose checksum does not hold has none, and keeps its place.
+pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<Stored> {
     let bytes = row.get_ref(4)?.as_blob()?;
     let sound = row.get::<_, i64>(3)? == i64::from(crc32fast::hash(bytes));
     let event = sound.then(|| serde_json::from_slice(bytes).ok()).flatten().map(Arc::new);
     let sink: Option<String> = row.get(2)?;
-    let stored = Stored {
+    Ok(Stored {
         position: Position(row.get::<_, i64>(0)?.unsigned_abs()),
         ordinal: row.get::<_, i64>(1)?.unsigned_abs(),
         sink: sink.and_then(|name| name.parse().ok()),
         event,
-    };
-    Ok((stored, bytes.len()))
+        bytes: bytes.len(),
+    })
 }
 
 const LETTER: &str =

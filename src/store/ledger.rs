@@ -361,6 +361,27 @@ impl Ledger {
         Ok(())
     }
 
+    /// Gives at most `pages_max` unused pages of the file back to the disk; how many there were.
+    pub fn shrink(&self, pages_max: u32) -> Result<u64, LedgerError> {
+        let pages = {
+            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let unused = || writer.connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
+            let before = unused()?;
+            if before > 0 {
+                // It gives a row a page, and stops where nobody asks for the next.
+                let mut statement = writer.connection.prepare(&format!("PRAGMA incremental_vacuum({pages_max})"))?;
+                let mut rows = statement.query([])?;
+                while rows.next()?.is_some() {}
+            }
+            (before - unused()?).unsigned_abs()
+        };
+        if pages > 0 {
+            // The file ends earlier only once the log is in it.
+            self.checkpoint()?;
+        }
+        Ok(pages)
+    }
+
     /// Bytes of the file and its write-ahead log.
     pub fn bytes(&self) -> u64 {
         let size = |suffix: &str| fs::metadata(format!("{}{suffix}", self.path.display())).map_or(0, |file| file.len());
@@ -406,9 +427,9 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.execute_batch(
-            "PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 800;
+            "PRAGMA page_size = 16384; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 800;
              PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
-             PRAGMA auto_vacuum = INCREMENTAL; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;",
+             PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;",
         )?;
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     assert_eq!(synchronous, 2, "every commit is synced");

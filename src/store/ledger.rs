@@ -203,13 +203,30 @@ struct Writer {
 /// The latest events, so that sinks which keep up need not read what was just written.
 #[derive(Debug, Default)]
 struct Tail {
-    events: VecDeque<Stored>,
+    /// Each with the size of its row.
+    events: VecDeque<(Stored, usize)>,
+    bytes: usize,
     /// The tail holds everything after this position.
     after: Position,
 }
 
-/// Events of the tail: a few batches of every sink. About 2 KB each.
+impl Tail {
+    /// Adds the next event, and lets go of the oldest ones where it holds too much.
+    fn push(&mut self, stored: Stored, bytes: usize) {
+        self.bytes += bytes;
+        self.events.push_back((stored, bytes));
+        while self.events.len() > TAIL_MAX || self.bytes > TAIL_BYTES_MAX {
+            let Some((oldest, bytes)) = self.events.pop_front() else { break };
+            self.bytes -= bytes;
+            self.after = oldest.position;
+        }
+    }
+}
+
+/// Events of the tail: a few batches of every sink. Most have about 2 KB.
 const TAIL_MAX: usize = 4096;
+/// Bytes of their rows together: one event may have some 80 KB, and the process has to stay small.
+const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Version of the tables. A newer one is refused before anything is touched.
 const FORMAT: i64 = 1;
 /// SQLite before this loses data when two connections checkpoint at once (sqlite.org/wal.html, "WAL reset bug").
@@ -284,7 +301,7 @@ impl Ledger {
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(Writer { connection, seen, ahead }),
-            tail: Mutex::new(Tail { events: VecDeque::new(), after: head.position }),
+            tail: Mutex::new(Tail { after: head.position, ..Tail::default() }),
             head: watch::Sender::new(head),
             mirror: Mutex::new(mirror),
             rebuilt: false,
@@ -394,12 +411,15 @@ impl Ledger {
         Ok(source.backup("main", target, None::<fn(rusqlite::backup::Progress)>)?)
     }
 
-    fn extend_tail(&self, events: Vec<Stored>) {
+    fn extend_tail(&self, events: Tail) {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.events.extend(events);
-        while tail.events.len() > TAIL_MAX {
-            let Some(oldest) = tail.events.pop_front() else { break };
-            tail.after = oldest.position;
+        if events.after > Position::default() {
+            // More than the tail holds came at once.
+            *tail = events;
+            return;
+        }
+        for (stored, bytes) in events.events {
+            tail.push(stored, bytes);
         }
     }
 

@@ -67,8 +67,12 @@ impl Reader {
         if position < tail.after {
             return None;
         }
-        let first = tail.events.partition_point(|stored| stored.position <= position);
-        let fits = tail.events.range(first..).filter(|stored| stored.sink.as_ref().is_none_or(|name| name == sink));
+        let first = tail.events.partition_point(|(stored, _)| stored.position <= position);
+        let fits = tail
+            .events
+            .range(first..)
+            .map(|(stored, _)| stored)
+            .filter(|stored| stored.sink.as_ref().is_none_or(|name| name == sink));
         Some(fits.take(events_max).cloned().collect())
     }
 

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored};
+use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored, Tail};
 use crate::event::{Event, Name, Position, Uid};
 
 /// One open transaction. Dropped without `commit`, it changes nothing.
@@ -22,7 +22,8 @@ pub struct Transaction<'a> {
     /// The head as it was.
     began: Head,
     head: Head,
-    events: Vec<Stored>,
+    /// The latest of the events that it added.
+    events: Tail,
     /// Keys claimed by this transaction: they enter the memory of all keys when it commits.
     claimed: HashMap<Uid, Position>,
 }
@@ -35,7 +36,7 @@ impl<'a> Transaction<'a> {
         head: Head,
     ) -> Self {
         let passed = vec![0; ahead.len()];
-        Self { sqlite, seen, ahead, passed, began: head, head, events: Vec::new(), claimed: HashMap::new() }
+        Self { sqlite, seen, ahead, passed, began: head, head, events: Tail::default(), claimed: HashMap::new() }
     }
 
     /// Rolls back.
@@ -45,8 +46,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Commits: gives the events that were added, and the new head.
-    pub(super) fn commit(self) -> Result<(Vec<Stored>, Head), LedgerError> {
+    /// Commits: gives the latest of the events that were added, and the new head.
+    pub(super) fn commit(self) -> Result<(Tail, Head), LedgerError> {
         let Self { sqlite, seen, ahead, passed, began, head, events, claimed } = self;
         let mut moved = ahead.clone();
         for ((sink, cursor), passed) in moved.iter_mut().zip(passed) {
@@ -114,6 +115,7 @@ impl<'a> Transaction<'a> {
             }
         }
         let bytes = serde_json::to_vec(&event)?;
+        let size = bytes.len();
         self.execute(
             "INSERT OR REPLACE INTO events (position, ordinal, sink, at, crc, event) VALUES (?, ?, ?, ?, ?, ?)",
             params![
@@ -127,7 +129,7 @@ impl<'a> Transaction<'a> {
         )?;
         self.head.position = self.head.position.max(position);
         let stored = Stored { position, ordinal: self.head.ordinal, sink: sink.cloned(), event: Some(Arc::new(event)) };
-        self.events.push(stored);
+        self.events.push(stored, size);
         Ok(())
     }
 

@@ -13,7 +13,7 @@ mod transaction;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -282,6 +282,8 @@ impl Ledger {
     }
 
     fn try_open(path: &Path, mirror: Mirror) -> Result<Self, LedgerError> {
+        // Before SQLite makes it, with the rights that its log then gets as well.
+        fs::File::options().append(true).create(true).mode(0o600).open(path)?;
         let connection = connect(path)?;
         let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if format > FORMAT {

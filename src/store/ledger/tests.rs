@@ -335,3 +335,14 @@ fn the_latest_events_are_kept_in_memory_within_a_bound_of_bytes() {
     let all = reader.events_after(Position::default(), &name("a"), 1000, usize::MAX).expect("readable");
     assert_eq!(all.len(), 100, "the others come from disk");
 }
+
+#[test]
+fn nobody_else_may_read_the_files_from_the_first_moment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    fill(&ledger, 1);
+    for part in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        let mode = fs::metadata(folder.path().join(part)).expect(part).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{part}");
+    }
+}

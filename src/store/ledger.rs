@@ -13,7 +13,7 @@ mod transaction;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -87,8 +87,6 @@ pub struct Stored {
     pub sink: Option<Name>,
     /// The event; none if its row is damaged.
     pub event: Option<Arc<Event>>,
-    /// Size of its row.
-    pub bytes: usize,
 }
 
 /// How far a sink has come, and what became of the events up to there.
@@ -205,15 +203,29 @@ struct Writer {
 /// The latest events, so that sinks which keep up need not read what was just written.
 #[derive(Debug, Default)]
 struct Tail {
-    events: VecDeque<Stored>,
-    /// Bytes of their rows.
+    /// Each with the size of its row.
+    events: VecDeque<(Stored, usize)>,
     bytes: usize,
     /// The tail holds everything after this position.
     after: Position,
 }
 
-/// Bytes of the rows whose events the tail holds: some 10,000 usual events, so that a sink which is a second behind still reads no row.
-/// In memory an event takes about twice its row.
+impl Tail {
+    /// Adds the next event, and lets go of the oldest ones where it holds too much.
+    fn push(&mut self, stored: Stored, bytes: usize) {
+        self.bytes += bytes;
+        self.events.push_back((stored, bytes));
+        while self.events.len() > TAIL_MAX || self.bytes > TAIL_BYTES_MAX {
+            let Some((oldest, bytes)) = self.events.pop_front() else { break };
+            self.bytes -= bytes;
+            self.after = oldest.position;
+        }
+    }
+}
+
+/// Events of the tail: a few batches of every sink. Most have about 2 KB.
+const TAIL_MAX: usize = 4096;
+/// Bytes of their rows together: one event may have some 80 KB, and the process has to stay small.
 const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Version of the tables. A newer one is refused before anything is touched.
 const FORMAT: i64 = 1;
@@ -270,6 +282,8 @@ impl Ledger {
     }
 
     fn try_open(path: &Path, mirror: Mirror) -> Result<Self, LedgerError> {
+        // Before SQLite makes it, with the rights that its log then gets as well.
+        fs::File::options().append(true).create(true).mode(0o600).open(path)?;
         let connection = connect(path)?;
         let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if format > FORMAT {
@@ -366,6 +380,27 @@ impl Ledger {
         Ok(())
     }
 
+    /// Gives at most `pages_max` unused pages of the file back to the disk; how many there were.
+    pub fn shrink(&self, pages_max: u32) -> Result<u64, LedgerError> {
+        let pages = {
+            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let unused = || writer.connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
+            let before = unused()?;
+            if before > 0 {
+                // It gives a row a page, and stops where nobody asks for the next.
+                let mut statement = writer.connection.prepare(&format!("PRAGMA incremental_vacuum({pages_max})"))?;
+                let mut rows = statement.query([])?;
+                while rows.next()?.is_some() {}
+            }
+            (before - unused()?).unsigned_abs()
+        };
+        if pages > 0 {
+            // The file ends earlier only once the log is in it.
+            self.checkpoint()?;
+        }
+        Ok(pages)
+    }
+
     /// Bytes of the file and its write-ahead log.
     pub fn bytes(&self) -> u64 {
         let size = |suffix: &str| fs::metadata(format!("{}{suffix}", self.path.display())).map_or(0, |file| file.len());
@@ -378,14 +413,15 @@ impl Ledger {
         Ok(source.backup("main", target, None::<fn(rusqlite::backup::Progress)>)?)
     }
 
-    fn extend_tail(&self, events: Vec<Stored>) {
+    fn extend_tail(&self, events: Tail) {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.bytes += events.iter().map(|stored| stored.bytes).sum::<usize>();
-        tail.events.extend(events);
-        while tail.bytes > TAIL_BYTES_MAX {
-            let Some(oldest) = tail.events.pop_front() else { break };
-            tail.bytes -= oldest.bytes;
-            tail.after = oldest.position;
+        if events.after > Position::default() {
+            // More than the tail holds came at once.
+            *tail = events;
+            return;
+        }
+        for (stored, bytes) in events.events {
+            tail.push(stored, bytes);
         }
     }
 
@@ -413,9 +449,9 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.execute_batch(
-            "PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 800;
+            "PRAGMA page_size = 16384; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 800;
              PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
-             PRAGMA auto_vacuum = INCREMENTAL; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;",
+             PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;",
         )?;
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     assert_eq!(synchronous, 2, "every commit is synced");

@@ -52,8 +52,8 @@ impl Reader {
         let mut rows = statement.query(params![transaction::integer(position.0), sink.as_str(), limit])?;
         let (mut events, mut bytes) = (Vec::new(), 0);
         while let Some(row) = rows.next()? {
-            let stored = transaction::read_event(row)?;
-            bytes += stored.bytes;
+            let (stored, size) = transaction::read_event(row)?;
+            bytes += size;
             events.push(stored);
             if bytes >= bytes_max {
                 break;
@@ -67,8 +67,12 @@ impl Reader {
         if position < tail.after {
             return None;
         }
-        let first = tail.events.partition_point(|stored| stored.position <= position);
-        let fits = tail.events.range(first..).filter(|stored| stored.sink.as_ref().is_none_or(|name| name == sink));
+        let first = tail.events.partition_point(|(stored, _)| stored.position <= position);
+        let fits = tail
+            .events
+            .range(first..)
+            .map(|(stored, _)| stored)
+            .filter(|stored| stored.sink.as_ref().is_none_or(|name| name == sink));
         Some(fits.take(events_max).cloned().collect())
     }
 

@@ -315,3 +315,34 @@ fn dead_letters_stay_within_their_bytes_and_the_oldest_go_first() {
     assert!(all.iter().all(|letter| letter.raw.is_empty()), "a list leaves out what each keeps: that may be gigabytes");
     assert_eq!(ledger.reader().expect("opens").dead_letter("n-3").expect("readable").expect("kept").raw.len(), 100);
 }
+
+#[test]
+fn the_latest_events_are_kept_in_memory_within_a_bound_of_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    let put = |transaction: &mut Transaction<'_>| {
+        for number in 1..=100 {
+            let mut event = event(1);
+            event.finding.reason = Some("x".repeat(TAIL_BYTES_MAX / 50));
+            transaction.put_event(Position::new(number, 0), None, event)?;
+        }
+        Ok(())
+    };
+    ledger.transact(put).expect("committed");
+    let held = ledger.tail.lock().expect("not poisoned").events.len();
+    assert!((40..=50).contains(&held), "{held}");
+    let reader = ledger.reader().expect("opens");
+    let all = reader.events_after(Position::default(), &name("a"), 1000, usize::MAX).expect("readable");
+    assert_eq!(all.len(), 100, "the others come from disk");
+}
+
+#[test]
+fn nobody_else_may_read_the_files_from_the_first_moment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    fill(&ledger, 1);
+    for part in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        let mode = fs::metadata(folder.path().join(part)).expect(part).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{part}");
+    }
+}

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored};
+use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored, Tail};
 use crate::event::{Event, Name, Position, Uid};
 
 /// One open transaction. Dropped without `commit`, it changes nothing.
@@ -22,7 +22,8 @@ pub struct Transaction<'a> {
     /// The head as it was.
     began: Head,
     head: Head,
-    events: Vec<Stored>,
+    /// The latest of the events that it added.
+    events: Tail,
     /// Keys claimed by this transaction: they enter the memory of all keys when it commits.
     claimed: HashMap<Uid, Position>,
 }
@@ -35,7 +36,7 @@ impl<'a> Transaction<'a> {
         head: Head,
     ) -> Self {
         let passed = vec![0; ahead.len()];
-        Self { sqlite, seen, ahead, passed, began: head, head, events: Vec::new(), claimed: HashMap::new() }
+        Self { sqlite, seen, ahead, passed, began: head, head, events: Tail::default(), claimed: HashMap::new() }
     }
 
     /// Rolls back.
@@ -45,8 +46,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Commits: gives the events that were added, and the new head.
-    pub(super) fn commit(self) -> Result<(Vec<Stored>, Head), LedgerError> {
+    /// Commits: gives the latest of the events that were added, and the new head.
+    pub(super) fn commit(self) -> Result<(Tail, Head), LedgerError> {
         let Self { sqlite, seen, ahead, passed, began, head, events, claimed } = self;
         let mut moved = ahead.clone();
         for ((sink, cursor), passed) in moved.iter_mut().zip(passed) {
@@ -114,6 +115,7 @@ impl<'a> Transaction<'a> {
             }
         }
         let bytes = serde_json::to_vec(&event)?;
+        let size = bytes.len();
         self.execute(
             "INSERT OR REPLACE INTO events (position, ordinal, sink, at, crc, event) VALUES (?, ?, ?, ?, ?, ?)",
             params![
@@ -126,8 +128,8 @@ impl<'a> Transaction<'a> {
             ],
         )?;
         self.head.position = self.head.position.max(position);
-        let (ordinal, event) = (self.head.ordinal, Some(Arc::new(event)));
-        self.events.push(Stored { position, ordinal, sink: sink.cloned(), event, bytes: bytes.len() });
+        let stored = Stored { position, ordinal: self.head.ordinal, sink: sink.cloned(), event: Some(Arc::new(event)) };
+        self.events.push(stored, size);
         Ok(())
     }
 
@@ -375,19 +377,19 @@ pub(super) fn read_cursor(row: &[u8]) -> Option<Cursor> {
     (u32::from_le_bytes(*crc) == crc32fast::hash(text)).then(|| serde_json::from_slice(text).ok()).flatten()
 }
 
-/// An event. A row whose checksum does not hold has none, and keeps its place.
-pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<Stored> {
+/// An event and the size of its row. A row whose checksum does not hold has no event, and keeps its place.
+pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<(Stored, usize)> {
     let bytes = row.get_ref(4)?.as_blob()?;
     let sound = row.get::<_, i64>(3)? == i64::from(crc32fast::hash(bytes));
     let event = sound.then(|| serde_json::from_slice(bytes).ok()).flatten().map(Arc::new);
     let sink: Option<String> = row.get(2)?;
-    Ok(Stored {
+    let stored = Stored {
         position: Position(row.get::<_, i64>(0)?.unsigned_abs()),
         ordinal: row.get::<_, i64>(1)?.unsigned_abs(),
         sink: sink.and_then(|name| name.parse().ok()),
         event,
-        bytes: bytes.len(),
-    })
+    };
+    Ok((stored, bytes.len()))
 }
 
 const LETTER: &str =

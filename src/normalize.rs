@@ -70,8 +70,9 @@ pub enum Operation {
     },
 }
 
-/// Deliveries and bytes of one batch: enough that a sync serves many, little enough that memory stays flat.
-const BATCH_MAX: (usize, usize) = (1024, 8 << 20);
+/// Deliveries and bytes of one batch: enough that a sync serves many, little enough that memory stays flat where each message is a long
+/// list: an event takes ten times the bytes of its shortest JSON.
+const BATCH_MAX: (usize, usize) = (1024, 2 << 20);
 /// Pause before the next try on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 

@@ -28,7 +28,7 @@ use crate::event::{Event, Name, Position};
 use mirror::Mirror;
 pub use reader::Reader;
 use reader::read_cursors;
-use transaction::Seen;
+use transaction::{Committed, Seen};
 pub use transaction::{Retention, Transaction};
 
 /// Why the ledger could not do something.
@@ -325,9 +325,10 @@ impl Ledger {
                 return Err(self.noted(error));
             }
         };
-        let (events, head) = transaction.commit().map_err(|error| self.noted(error))?;
+        let committed = transaction.commit().map_err(|error| self.noted(error))?;
+        let head = committed.head;
         // Before the head moves: a sink that hears of it looks here first. Still under the writer's lock, so in order.
-        self.extend_tail(events);
+        self.extend_tail(committed);
         self.head.send_if_modified(|current| std::mem::replace(current, head) != head);
         Ok(result)
     }
@@ -369,8 +370,12 @@ impl Ledger {
         Ok(source.backup("main", target, None::<fn(rusqlite::backup::Progress)>)?)
     }
 
-    fn extend_tail(&self, events: Vec<Stored>) {
+    fn extend_tail(&self, Committed { events, left_out, .. }: Committed) {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(position) = left_out {
+            tail.events.clear();
+            tail.after = position;
+        }
         tail.events.extend(events);
         while tail.events.len() > TAIL_MAX {
             let Some(oldest) = tail.events.pop_front() else { break };

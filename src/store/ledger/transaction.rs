@@ -1,6 +1,6 @@
 //! What one transaction of the ledger can do, and how rows look.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored};
+use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored, TAIL_MAX};
 use crate::event::{Event, Name, Position, Uid};
 
 /// One open transaction. Dropped without `commit`, it changes nothing.
@@ -22,9 +22,23 @@ pub struct Transaction<'a> {
     /// The head as it was.
     began: Head,
     head: Head,
-    events: Vec<Stored>,
+    /// The last events of this transaction, as many as the tail takes.
+    events: VecDeque<Stored>,
+    /// The last one that is not among them.
+    left_out: Option<Position>,
     /// Keys claimed by this transaction: they enter the memory of all keys when it commits.
     claimed: HashMap<Uid, Position>,
+}
+
+/// What a transaction has made durable.
+#[derive(Debug)]
+pub(super) struct Committed {
+    /// Its last events, in order.
+    pub(super) events: VecDeque<Stored>,
+    /// The last one before those, where there are more.
+    pub(super) left_out: Option<Position>,
+    /// How far the ledger has come.
+    pub(super) head: Head,
 }
 
 impl<'a> Transaction<'a> {
@@ -35,7 +49,17 @@ impl<'a> Transaction<'a> {
         head: Head,
     ) -> Self {
         let passed = vec![0; ahead.len()];
-        Self { sqlite, seen, ahead, passed, began: head, head, events: Vec::new(), claimed: HashMap::new() }
+        Self {
+            sqlite,
+            seen,
+            ahead,
+            passed,
+            began: head,
+            head,
+            events: VecDeque::new(),
+            left_out: None,
+            claimed: HashMap::new(),
+        }
     }
 
     /// Rolls back.
@@ -45,9 +69,9 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Commits: gives the events that were added, and the new head.
-    pub(super) fn commit(self) -> Result<(Vec<Stored>, Head), LedgerError> {
-        let Self { sqlite, seen, ahead, passed, began, head, events, claimed } = self;
+    /// Commits: gives what is new.
+    pub(super) fn commit(self) -> Result<Committed, LedgerError> {
+        let Self { sqlite, seen, ahead, passed, began, head, events, left_out, claimed } = self;
         let mut moved = ahead.clone();
         for ((sink, cursor), passed) in moved.iter_mut().zip(passed) {
             if passed > 0 {
@@ -73,7 +97,7 @@ impl<'a> Transaction<'a> {
             *seen = Seen::Index;
         }
         seen.extend(claimed);
-        Ok((events, head))
+        Ok(Committed { events, left_out, head })
     }
 
     /// The journal up to this sequence is normalized.
@@ -127,7 +151,10 @@ impl<'a> Transaction<'a> {
         )?;
         self.head.position = self.head.position.max(position);
         let stored = Stored { position, ordinal: self.head.ordinal, sink: sink.cloned(), event: Some(Arc::new(event)) };
-        self.events.push(stored);
+        if self.events.len() == TAIL_MAX {
+            self.left_out = self.events.pop_front().map(|event| event.position);
+        }
+        self.events.push_back(stored);
         Ok(())
     }
 

@@ -71,8 +71,9 @@ pub enum Operation {
     },
 }
 
-/// Deliveries and bytes of one batch: enough that a sync serves many, little enough that memory stays flat.
-const BATCH_MAX: (usize, usize) = (1024, 8 << 20);
+/// Deliveries and bytes of one batch: enough that a sync serves many, little enough that memory stays flat where each message is a long
+/// list: an event takes ten times the bytes of its shortest JSON.
+const BATCH_MAX: (usize, usize) = (1024, 2 << 20);
 /// Shortest time from one transaction to the next that is not full: so under load one sync serves many events, here and at every sink that
 /// follows. A message that comes after a quiet moment is read at once.
 const PACE: Duration = Duration::from_millis(10);
@@ -85,9 +86,9 @@ impl Normalizer {
         while !*stop.borrow_and_update() {
             let next_at = Instant::now() + PACE;
             let wait = match block_in_place(|| self.step()) {
-                Ok(0) => Wait::News,
-                Ok(full) if full == BATCH_MAX.0 => continue,
-                Ok(_) => Wait::Until(next_at),
+                Ok(Step::Nothing) => Wait::News,
+                Ok(Step::Full) => continue,
+                Ok(Step::Some) => Wait::Until(next_at),
                 Err(NormalizeStopped::Ledger(LedgerError::Full)) => {
                     tracing::error!("the disk of the ledger is full, normalize waits");
                     Wait::Until(Instant::now() + FULL_PAUSE)
@@ -103,13 +104,13 @@ impl Normalizer {
         Ok(())
     }
 
-    /// Reads one batch and commits what it means; the number of records it read.
-    pub fn step(&mut self) -> Result<usize, NormalizeStopped> {
+    /// Reads one batch and commits what it means.
+    pub fn step(&mut self) -> Result<Step, NormalizeStopped> {
         if self.waiting.is_empty() {
             self.durable.mark_unchanged();
             (self.waiting, _) = self.reader.read(BATCH_MAX.0, BATCH_MAX.1)?;
         }
-        let Some(last) = self.waiting.last() else { return Ok(0) };
+        let Some(last) = self.waiting.last() else { return Ok(Step::Nothing) };
         let through = last.sequence;
         let read: Vec<Read> = self.waiting.iter().map(|record| self.read(record)).collect();
         let mut tally = Tally::default();
@@ -121,9 +122,10 @@ impl Normalizer {
             Ok(())
         })?;
         tally.report(&self.metrics);
-        let count = self.waiting.len();
+        let bytes: usize = self.waiting.iter().map(|record| record.stored.len()).sum();
+        let full = self.waiting.len() >= BATCH_MAX.0 || bytes >= BATCH_MAX.1;
         self.waiting.clear();
-        Ok(count)
+        Ok(if full { Step::Full } else { Step::Some })
     }
 
     /// What a record says, without the ledger.
@@ -201,6 +203,17 @@ impl Normalizer {
         }
         transaction.put_dead_letter(&DeadLetter { reason: told(&odd), attempts: 1, last_at: read.at, ..letter })
     }
+}
+
+/// What a step found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing to read.
+    Nothing,
+    /// Everything that there was.
+    Some,
+    /// As much as one batch holds: there is more.
+    Full,
 }
 
 /// What the loop waits for.
@@ -406,3 +419,6 @@ impl Tally {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -353,15 +354,29 @@ impl Arrived {
     }
 }
 
+/// What the checker reads of an OCSF event.
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    uid: &'a str,
+    original_event_uid: &'a str,
+}
+
 /// Reads the file of a sink.
 pub fn arrived(sink: &Path) -> Arrived {
     let mut arrived = Arrived::default();
     // A file that is not there yet is an empty one.
     for line in fs::read_to_string(sink).unwrap_or_default().lines() {
-        let event: Value = serde_json::from_str(line).unwrap_or_default();
-        match (event["metadata"]["original_event_uid"].as_str(), event["metadata"]["uid"].as_str()) {
-            (Some(id), Some(uid)) => arrived.events.push((id.to_owned(), uid.to_owned())),
-            _ => arrived.torn += 1,
+        match serde_json::from_str::<Line<'_>>(line) {
+            Ok(Line { metadata }) => {
+                arrived.events.push((metadata.original_event_uid.to_owned(), metadata.uid.to_owned()));
+            }
+            Err(_) => arrived.torn += 1,
         }
     }
     arrived

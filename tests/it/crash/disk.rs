@@ -70,11 +70,11 @@ fn what_was_acknowledged_survives_a_power_cut() {
     site.sink = disk.mounted.join("verdicts.ndjson");
     site.store_keys = "size_max = \"40MiB\"".to_owned();
     let service = site.start();
-    let load = Load::start(service.receiver, 16, &book);
+    let load = Load::start(service.receiver, 8, &book);
     let copies = tempfile::tempdir().expect("a folder");
     let (mut kept, mut repeated) = (0, 0);
     for cut in 0..cuts() {
-        std::thread::sleep(Duration::from_millis(fastrand::u64(100..300)));
+        std::thread::sleep(Duration::from_millis(fastrand::u64(50..200)));
         // What is acknowledged now was synced before; a frozen service writes nothing while the disk is copied.
         let acknowledged = book.snapshot();
         service.signal(Signal::STOP);

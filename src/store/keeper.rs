@@ -249,7 +249,7 @@ mod tests {
         let keeper = keeper(folder.path(), 50 * MEGA);
         fill(&keeper.ledger, 12_000);
         assert!(keeper.ledger.bytes() > keeper.bytes_max);
-        let later = Timestamp::now() + Duration::from_secs(60);
+        let later = Timestamp::now() + Duration::from_mins(1);
         for _ in 0..60 {
             keeper.step(later, &mut false).expect("works");
             if !keeper.journal.is_full() {

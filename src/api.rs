@@ -303,6 +303,8 @@ enum ApiError {
     Foreign,
     #[error("there is nothing here")]
     NotFound,
+    #[error("{0}")]
+    Conflict(String),
     #[error("the journal does not take it now, try again: {0}")]
     Unavailable(String),
     #[error("the store cannot be read; the log says why")]
@@ -320,6 +322,7 @@ impl From<OpsError> for ApiError {
     fn from(error: OpsError) -> Self {
         match error {
             OpsError::Unknown => Self::NotFound,
+            OpsError::SinkRemoved => Self::Conflict(error.to_string()),
             OpsError::Journal(error) => Self::Unavailable(error.to_string()),
             OpsError::Ledger(error) => error.into(),
         }
@@ -332,6 +335,7 @@ impl ResponseError for ApiError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::Foreign => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }

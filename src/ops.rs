@@ -93,6 +93,9 @@ pub enum OpsError {
     /// There is no dead letter with this id.
     #[error("there is no dead letter with this id")]
     Unknown,
+    /// Its sink is not in the config.
+    #[error("the sink of this dead letter is not in the config any more: add it again and redrive, or drop the letter")]
+    SinkRemoved,
     /// The journal did not take it.
     #[error(transparent)]
     Journal(#[from] AppendError),
@@ -155,8 +158,11 @@ impl Ops {
     /// Asks for a dead letter to be tried again or dropped; the sequence of the request. It is done once normalize has passed it.
     pub async fn operate(&self, operation: Operation, now: Timestamp) -> Result<u64, OpsError> {
         let (Operation::Redrive { id } | Operation::Drop { id }) = &operation;
-        if self.dead_letter(id)?.is_none() {
-            return Err(OpsError::Unknown);
+        let letter = self.dead_letter(id)?.ok_or(OpsError::Unknown)?;
+        // The letter would go, and its event wait for nobody.
+        let is_removed = letter.sink.is_some_and(|sink| !self.sinks.contains_key(&sink));
+        if is_removed && matches!(operation, Operation::Redrive { .. }) {
+            return Err(OpsError::SinkRemoved);
         }
         let body = serde_json::to_vec(&operation).expect("an operation is plain data");
         let draft = Draft {
@@ -202,5 +208,51 @@ impl Ops {
             }
         }
         Ok(self.metrics.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Position, Verdict, sample};
+    use crate::store::journal::Options;
+    use crate::store::ledger::Stage;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_event_is_not_sent_again_to_a_sink_that_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = Options { folder: folder.path().join("journal"), segment_bytes: 1 << 20, sequence_floor: 0 };
+        let (_, ready) = watch::channel(true);
+        let (_, state) = watch::channel(State { word: "ok", reason: String::new() });
+        let ops = Ops {
+            journal: Arc::new(DiskJournal::open(&options).expect("opens")),
+            ledger: Arc::new(Ledger::open(folder.path()).expect("opens")),
+            sinks: BTreeMap::from([("lake".parse().expect("a name"), state)]),
+            sources: Vec::new(),
+            secrets: Vec::new(),
+            metrics: Arc::default(),
+            certificate: None,
+            ready,
+        };
+        for sink in ["lake", "gone"] {
+            let letter = DeadLetter {
+                id: sink.to_owned(),
+                stage: Stage::Deliver,
+                sink: Some(sink.parse().expect("a name")),
+                source: "portal".parse().expect("a name"),
+                position: Position::new(1, 0),
+                reason: String::new(),
+                attempts: 1,
+                first_at: Timestamp::UNIX_EPOCH,
+                last_at: Timestamp::UNIX_EPOCH,
+                raw: serde_json::to_vec(&sample::event(Verdict::Clean)).expect("plain data"),
+            };
+            ops.ledger.transact(|transaction| transaction.put_dead_letter(&letter)).expect("committed");
+        }
+        let ask = |operation: Operation| ops.operate(operation, Timestamp::UNIX_EPOCH);
+        assert!(ask(Operation::Redrive { id: "lake".to_owned() }).await.is_ok());
+        let refused = ask(Operation::Redrive { id: "gone".to_owned() }).await;
+        assert!(matches!(refused, Err(OpsError::SinkRemoved)), "{refused:?}");
+        assert!(ask(Operation::Drop { id: "gone".to_owned() }).await.is_ok());
     }
 }

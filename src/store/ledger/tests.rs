@@ -346,3 +346,16 @@ fn nobody_else_may_read_the_files_from_the_first_moment() {
         assert_eq!(mode & 0o777, 0o600, "{part}");
     }
 }
+
+#[test]
+fn a_reader_that_opens_does_not_disturb_the_writer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    let work = |transaction: &mut Transaction<'_>| {
+        assert_eq!(transaction.position_of(event(1).uid)?, None);
+        assert_eq!(transaction.cursor(&name("a"))?, None, "now the transaction has a view of its own");
+        ledger.reader().expect("opens");
+        transaction.put_event(Position::new(1, 0), None, event(1))
+    };
+    ledger.transact(work).expect("committed");
+}

@@ -87,6 +87,19 @@ impl App {
             live_sources.push(Source::new(source.id.clone(), source.scheme, keys, kept, source.rate_limit));
             adapters.insert(source.id, source.adapter);
         }
+        let sink_names: Vec<Name> = sinks.iter().map(|(name, _)| name.clone()).collect();
+        let mut states = BTreeMap::new();
+        for (name, sink) in sinks {
+            let keys = open_keys(sink.secrets(), true, &mut secrets, &mut background).await;
+            let (state, state_seen) = watch::channel(State { word: "ok", reason: String::new() });
+            states.insert(name.clone(), state_seen);
+            let deliverer = deliverer(name, sink, keys, ledger.clone(), state)?;
+            if roles.deliver {
+                let stopped = stopped.clone();
+                loops.spawn(async move { deliverer.run(stopped).await.context("deliver").map(|()| "deliver") });
+            }
+        }
+        // After the sinks have their cursors: a new one that begins "now" gets what a crash left to normalize.
         let source_names = adapters.keys().cloned().collect();
         if roles.normalize {
             let normalizer = Normalizer {
@@ -99,18 +112,6 @@ impl App {
             };
             let stopped = stopped.clone();
             loops.spawn(async move { normalizer.run(stopped).await.context("normalize").map(|()| "normalize") });
-        }
-        let sink_names: Vec<Name> = sinks.iter().map(|(name, _)| name.clone()).collect();
-        let mut states = BTreeMap::new();
-        for (name, sink) in sinks {
-            let keys = open_keys(sink.secrets(), true, &mut secrets, &mut background).await;
-            let (state, state_seen) = watch::channel(State { word: "ok", reason: String::new() });
-            states.insert(name.clone(), state_seen);
-            let deliverer = deliverer(name, sink, keys, ledger.clone(), state)?;
-            if roles.deliver {
-                let stopped = stopped.clone();
-                loops.spawn(async move { deliverer.run(stopped).await.context("deliver").map(|()| "deliver") });
-            }
         }
         let keeper = Keeper {
             folder,
@@ -180,9 +181,13 @@ impl App {
     /// Runs until `shutdown` is done or a part fails, then drains.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let api = self.api_server.handle();
-        let api_task = tokio::spawn(self.api_server);
         let server = self.receiver_server.as_ref().map(actix_server::Server::handle);
-        let receiver_task = self.receiver_server.take().map(tokio::spawn);
+        let listener = self.api_server;
+        self.loops.spawn(async move { listener.await.context("the API's listener").map(|()| "the API's listener") });
+        if let Some(listener) = self.receiver_server.take() {
+            let name = "the receiver's listener";
+            self.loops.spawn(async move { listener.await.context(name).map(|()| name) });
+        }
 
         let result = tokio::select! {
             () = shutdown => Ok(()),
@@ -198,6 +203,7 @@ impl App {
         if let Some(server) = server {
             server.stop(true).await;
         }
+        api.stop(true).await;
         self.stop.send_replace(true);
         let mut drained = result;
         let deadline = tokio::time::Instant::now() + DRAIN_MAX;
@@ -211,10 +217,6 @@ impl App {
         // Once more, now that no cursor moves: with a ledger that is lost after this, no sink gets anything twice.
         if let Err(error) = self.ops.ledger.save_mirror() {
             tracing::warn!(%error, "the cursors could not be mirrored on the way out");
-        }
-        api.stop(true).await;
-        for task in [Some(api_task), receiver_task].into_iter().flatten() {
-            task.await.context("a listener panicked")?.context("a listener failed")?;
         }
         drained
     }

@@ -250,8 +250,10 @@ impl Deliverer {
         let Batch { events_max, bytes_max, wait_max } = self.parts.batch;
         let stored =
             block_in_place(|| self.reader.events_after(self.read_to, &self.parts.name, events_max, bytes_max))?;
-        self.held_back =
-            self.in_flight > 0 && (1..events_max).contains(&stored.len()) && self.sent_at.elapsed() < wait_max;
+        // Everything that there is, and still not a full batch: while another one is in flight, more may come along.
+        let short =
+            stored.len() < events_max && stored.last().is_some_and(|last| last.position >= self.news.borrow().position);
+        self.held_back = self.in_flight > 0 && short && self.sent_at.elapsed() < wait_max;
         if stored.is_empty() || self.held_back {
             return Ok(None);
         }

@@ -112,11 +112,11 @@ impl Normalizer {
         }
         let Some(last) = self.waiting.last() else { return Ok(Step::Nothing) };
         let through = last.sequence;
-        let read: Vec<Read> = self.waiting.iter().map(|record| self.read(record)).collect();
         let mut tally = Tally::default();
         self.ledger.transact(|transaction| {
-            for one in read {
-                self.apply(transaction, one, &mut tally)?;
+            // One after the other: a body of ten MiB may hold a hundred thousand findings, and only one such body is in memory.
+            for record in &self.waiting {
+                self.apply(transaction, self.read(record), &mut tally)?;
             }
             transaction.set_sequence(through);
             Ok(())

@@ -21,7 +21,8 @@
 //! Required are `verdict` (`unknown`, `clean`, `error`, `pua`, `suspicious`, `malicious`) and one identifier in `subject`: `sha256`, `sha1`
 //! or `md5` (type `file`); `url` (type `url`, also for domains and addresses); `url` and perhaps `etag` (type `object`); or `message_id` (type
 //! `message`). `score` is a risk from 0 to 100. A body is one event or a list of events, each bare or as `data` of a CloudEvent; a
-//! CloudEvent's `id` and `time` (in binary mode the headers `ce-id` and `ce-time`) stand in where the event itself has none.
+//! CloudEvent's `id` and `time` stand in where the event itself has none. Only structured mode counts: the headers of binary mode are not
+//! covered by a signature over the body, and whoever repeats a signed body could give it another id and time.
 //!
 //! Invariant: a word that is not listed here is an error; keys that are not listed are ignored.
 
@@ -31,7 +32,7 @@ use super::items::{Outcomes, each, one};
 use super::json::{Document, Fault, Value};
 use super::{Adapter, Hits, NormalizeError, Outcome, score_of};
 use crate::delivery::Delivery;
-use crate::event::{Approval, Finding, LIST_MAX, Subject, SubjectId, TEXT_BYTES_MAX, Verdict};
+use crate::event::{Approval, Finding, LIST_MAX, Subject, SubjectId, Verdict};
 
 /// The adapter. It has no options.
 pub(super) struct Native;
@@ -41,18 +42,13 @@ impl Adapter for Native {
         "native"
     }
 
-    fn headers(&self) -> &'static [&'static str] {
-        &["ce-id", "ce-time"]
-    }
-
     fn normalize(&self, delivery: &Delivery) -> Result<Outcomes, NormalizeError> {
         let document = Document::read(delivery.body())?;
         let root = document.root();
         if root.is_list() {
             return each(root, root, |item| message(item, Envelope::default()));
         }
-        let envelope = Envelope::from_headers(delivery)?;
-        one(root, message(root, envelope))
+        one(root, message(root, Envelope::default()))
     }
 }
 
@@ -61,27 +57,6 @@ impl Adapter for Native {
 struct Envelope {
     id: Option<String>,
     time: Option<Timestamp>,
-}
-
-impl Envelope {
-    /// Binary mode: the body is the event, and the rest stands in headers.
-    fn from_headers(delivery: &Delivery) -> Result<Self, NormalizeError> {
-        let header = |name: &str| {
-            let mut values = delivery.evidence().headers.iter().filter(|(key, _)| key == name).map(|(_, value)| value);
-            match (values.next(), values.next()) {
-                (_, Some(_)) => Err(NormalizeError::Field(format!("header {name} stands twice"))),
-                (value, None) => Ok(value),
-            }
-        };
-        let id = header("ce-id")?.cloned();
-        if id.as_ref().is_some_and(|id| id.is_empty() || id.len() > TEXT_BYTES_MAX) {
-            return Err(NormalizeError::Field("header ce-id is empty or longer than 512 bytes".to_owned()));
-        }
-        let time = header("ce-time")?.map(|time| time.parse()).transpose();
-        let time =
-            time.map_err(|_| NormalizeError::Field("header ce-time is no time like 2026-03-23T12:00:00Z".to_owned()))?;
-        Ok(Self { id, time })
-    }
 }
 
 /// One event, bare or in a CloudEvent.

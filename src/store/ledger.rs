@@ -373,11 +373,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Moves what is committed from the write-ahead log into the file: what the journal forgets after that is safe from damage to the log.
-    pub fn checkpoint(&self) -> Result<(), LedgerError> {
+    /// Moves what is committed from the write-ahead log into the file; whether all of it could be moved. What the journal forgets after
+    /// that is safe from damage to the log.
+    pub fn checkpoint(&self) -> Result<bool, LedgerError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        writer.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-        Ok(())
+        let (pages, moved): (i64, i64) =
+            writer.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        Ok(pages == moved)
     }
 
     /// Gives at most `pages_max` unused pages of the file back to the disk; how many there were.

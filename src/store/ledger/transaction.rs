@@ -139,7 +139,14 @@ impl<'a> Transaction<'a> {
             self.sqlite.prepare_cached("SELECT record FROM verdicts WHERE subject = ? AND source = ?")?;
         let record: Option<Vec<u8>> =
             statement.query_row(params![subject, source.as_str()], |row| row.get(0)).optional()?;
-        Ok(record.map(|bytes| serde_json::from_slice(&bytes)).transpose()?)
+        // A damaged one costs the subject its history, not everyone their events.
+        Ok(record.and_then(|bytes| {
+            let read = serde_json::from_slice(&bytes);
+            read.inspect_err(
+                |error| tracing::error!(%source, %error, "the latest record of a subject is not readable, begun anew"),
+            )
+            .ok()
+        }))
     }
 
     /// Makes `record` the latest of this subject and source.

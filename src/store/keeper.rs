@@ -38,6 +38,8 @@ pub struct Keeper {
     pub dead_letters_bytes: u64,
     /// Whether senders may come.
     pub ready: watch::Sender<bool>,
+    /// The subject up to which verdict records were looked at; empty at the beginning.
+    pub swept: String,
 }
 
 /// How often cursors are mirrored and bounds are looked at.
@@ -49,7 +51,7 @@ const WARN_PERCENT: u64 = 80;
 
 impl Keeper {
     /// Keeps the bounds until `stop` says so.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), LedgerError> {
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), LedgerError> {
         let mut warned = false;
         while !*stop.borrow_and_update() {
             block_in_place(|| self.step(Timestamp::now(), &mut warned))?;
@@ -62,7 +64,7 @@ impl Keeper {
     }
 
     /// One look at all bounds.
-    fn step(&self, now: Timestamp, warned: &mut bool) -> Result<(), LedgerError> {
+    fn step(&mut self, now: Timestamp, warned: &mut bool) -> Result<(), LedgerError> {
         let space_low = self.folder.keep_reserve(self.ledger.was_full())?;
         let short = match self.forget(now) {
             Ok(()) => space_low,
@@ -98,7 +100,7 @@ impl Keeper {
     }
 
     /// Mirrors the cursors and removes what is old, or settled where the cap is reached.
-    fn forget(&self, now: Timestamp) -> Result<(), LedgerError> {
+    fn forget(&mut self, now: Timestamp) -> Result<(), LedgerError> {
         self.ledger.save_mirror()?;
         let settled = self.settled()?;
         // Before anything is written: it makes room in the write-ahead log.
@@ -116,18 +118,19 @@ impl Keeper {
         Ok(ours.map(|(_, cursor)| cursor.position).min().unwrap_or(head))
     }
 
-    fn forget_old(&self, now: Timestamp, settled: Position, done: u64) -> Result<(), LedgerError> {
+    fn forget_old(&mut self, now: Timestamp, settled: Position, done: u64) -> Result<(), LedgerError> {
         let before = |age: Duration| now.checked_sub(age).unwrap_or(Timestamp::MIN);
         let older = Retention {
             events: before(self.retention),
             dedup: before(self.dedup),
-            verdicts: before(self.verdicts),
             dead_letters: before(self.dead_letters),
         };
-        self.ledger.transact(|transaction| {
+        let swept = self.ledger.transact(|transaction| {
             transaction.prune(settled, &older, ROWS_MAX)?;
-            transaction.prune_dead_letters(self.dead_letters_bytes, ROWS_MAX)
+            transaction.prune_dead_letters(self.dead_letters_bytes, ROWS_MAX)?;
+            transaction.sweep_verdicts(&self.swept, before(self.verdicts), ROWS_MAX)
         })?;
+        self.swept = swept.unwrap_or_default();
         let old = self.journal.sealed().into_iter().take_while(|(last, at, _)| *last <= done && *at < older.events);
         if let Some((last, ..)) = old.last() {
             self.journal.prune(last)?;
@@ -153,8 +156,7 @@ impl Keeper {
                 "store.size_max is reached, {freed} bytes of delivered messages are gone before their retention"
             );
         }
-        let settled_now =
-            Retention { events: now, dedup: Timestamp::MIN, verdicts: Timestamp::MIN, dead_letters: Timestamp::MIN };
+        let settled_now = Retention { events: now, dedup: Timestamp::MIN, dead_letters: Timestamp::MIN };
         self.ledger.transact(|transaction| transaction.prune(settled, &settled_now, ROWS_MAX)).map(|_| ())
     }
 

@@ -206,7 +206,7 @@ fn retention_takes_settled_events_only() {
     let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
     fill(&ledger, 5);
     let later = Timestamp::from_second(1_900_000_000).expect("in range");
-    let all = Retention { events: later, dedup: later, verdicts: later, dead_letters: later };
+    let all = Retention { events: later, dedup: later, dead_letters: later };
     ledger.transact(|transaction| transaction.prune(Position::new(3, 0), &all, 100)).expect("pruned");
     drop(ledger);
     let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
@@ -215,6 +215,37 @@ fn retention_takes_settled_events_only() {
     drop(ledger);
     let ledger = Ledger::open(folder.path()).expect("opens");
     assert_eq!(ledger.head().borrow().ordinal, 5, "the count goes on where all events are gone");
+}
+
+#[test]
+fn old_verdict_records_are_found_in_small_steps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    let at = |second: i64| Timestamp::from_second(second).expect("in range");
+    let subjects: Vec<String> = (0..10).map(|number| format!("file:{number}")).collect();
+    ledger
+        .transact(|transaction| {
+            for (number, subject) in (0..).zip(&subjects) {
+                // Every other one is old.
+                let second = if number % 2 == 0 { 100 } else { 900 };
+                transaction.put_record(subject, &name("portal"), Position::new(1, 0), at(second), &number)?;
+            }
+            Ok(())
+        })
+        .expect("committed");
+    let (mut after, mut steps) = (String::new(), 0);
+    loop {
+        let swept = ledger.transact(|transaction| transaction.sweep_verdicts(&after, at(500), 3)).expect("committed");
+        steps += 1;
+        let Some(swept) = swept else { break };
+        after = swept;
+    }
+    let kept = |subject: &String| {
+        let record = ledger.transact(|transaction| transaction.record::<u64>(subject, &name("portal")));
+        record.expect("readable").is_some()
+    };
+    let kept: Vec<bool> = subjects.iter().map(kept).collect();
+    assert_eq!((steps, kept), (3, [false, true].repeat(5)));
 }
 
 #[test]

@@ -243,7 +243,8 @@ impl<'a> Transaction<'a> {
         Ok(removed > 0)
     }
 
-    /// Forgets what is older than its retention, at most `rows_max` rows a table, so that no transaction grows long. Events only up to `settled`.
+    /// Forgets what is older than its retention, looking at the `rows_max` oldest rows of a table only, so that no transaction grows long
+    /// however many rows there are. Events only up to `settled`. Verdict records go by [`Transaction::sweep_verdicts`].
     pub fn prune(&mut self, settled: Position, older: &Retention, rows_max: u32) -> Result<u64, LedgerError> {
         let mut removed = 0;
         let mut delete = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<(), LedgerError> {
@@ -251,22 +252,38 @@ impl<'a> Transaction<'a> {
             Ok(())
         };
         delete(
-            "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE position <= ? AND at < ? ORDER BY position LIMIT ?)",
-            &[&integer(settled.0), &older.events.as_millisecond(), &rows_max],
+            "DELETE FROM events WHERE at < ? AND position IN (SELECT position FROM events WHERE position <= ? ORDER BY position LIMIT ?)",
+            &[&older.events.as_millisecond(), &integer(settled.0), &rows_max],
         )?;
         delete(
-            "DELETE FROM dedup WHERE position IN (SELECT position FROM dedup WHERE at < ? ORDER BY position LIMIT ?)",
+            "DELETE FROM dedup WHERE at < ? AND position IN (SELECT position FROM dedup ORDER BY position LIMIT ?)",
             &[&older.dedup.as_millisecond(), &rows_max],
-        )?;
-        delete(
-            "DELETE FROM verdicts WHERE (subject, source) IN (SELECT subject, source FROM verdicts WHERE at < ? LIMIT ?)",
-            &[&older.verdicts.as_millisecond(), &rows_max],
         )?;
         delete(
             "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE last_at < ? ORDER BY last_at LIMIT ?)",
             &[&older.dead_letters.as_millisecond(), &rows_max],
         )?;
         Ok(removed)
+    }
+
+    /// Looks at the `rows_max` verdict records after `after`, in the order of their keys, and forgets those that are older; gives the last
+    /// subject looked at, or nothing at the end of the table.
+    pub fn sweep_verdicts(
+        &mut self,
+        after: &str,
+        older: Timestamp,
+        rows_max: u32,
+    ) -> Result<Option<String>, LedgerError> {
+        let last: Option<String> = self
+            .sqlite
+            .prepare_cached("SELECT subject FROM verdicts WHERE subject > ? ORDER BY subject, source LIMIT 1 OFFSET ?")?
+            .query_row(params![after, rows_max], |row| row.get(0))
+            .optional()?;
+        self.execute(
+            "DELETE FROM verdicts WHERE at < ?1 AND subject > ?2 AND (?3 IS NULL OR subject <= ?3)",
+            params![older.as_millisecond(), after, last],
+        )?;
+        Ok(last)
     }
 
     /// Forgets the oldest dead letters until what all of them keep is at most `bytes_max`.
@@ -297,8 +314,6 @@ pub struct Retention {
     pub events: Timestamp,
     /// Deduplication keys.
     pub dedup: Timestamp,
-    /// Verdict records.
-    pub verdicts: Timestamp,
     /// Dead letters.
     pub dead_letters: Timestamp,
 }

@@ -205,7 +205,7 @@ struct Page {
     max: Option<usize>,
 }
 
-/// Most entries of one page: each dead letter may keep a body of 10 MiB, and all are read.
+/// Most entries of one page; each is about a KiB.
 const PAGE_MAX: usize = 100;
 
 async fn dead_letters(

@@ -124,7 +124,6 @@ impl App {
             dead_letters: store.dead_letters.age.0,
             dead_letters_bytes: store.dead_letters.size.0,
             ready,
-            swept: String::new(),
         };
         loops.spawn(async move { keeper.run(stopped).await.context("the keeper of the store").map(|()| "keeper") });
 

@@ -118,7 +118,15 @@ impl Deliverer {
     /// Takes the sink's cursor up where it stood; begins one where there is none, at the oldest event or (`from_now`) after the latest.
     pub fn new(parts: Parts, from_now: bool) -> Result<Self, LedgerError> {
         let cursor = parts.ledger.transact(|transaction| {
-            if let Some(cursor) = transaction.cursor(&parts.name)? {
+            if let Some(mut cursor) = transaction.cursor(&parts.name)? {
+                // A sink that was out of the config holds nothing back: what is gone meanwhile never came up for it.
+                let gone = transaction.before_oldest()?.1.saturating_sub(cursor.ordinal);
+                if gone > 0 {
+                    tracing::warn!(sink = %parts.name, gone, "sink {} is back in the config; {gone} events grew too old meanwhile", parts.name);
+                    cursor.ordinal += gone;
+                    cursor.began_at = cursor.began_at.saturating_add_unsigned(gone);
+                    transaction.put_cursor(&parts.name, &cursor)?;
+                }
                 return Ok(cursor);
             }
             let head = transaction.head();

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
+use tokio::time::Instant;
 
 use crate::adapter::{Adapter, Outcome};
 use crate::delivery::Delivery;
@@ -73,6 +74,9 @@ pub enum Operation {
 /// Deliveries and bytes of one batch: enough that a sync serves many, little enough that memory stays flat where each message is a long
 /// list: an event takes ten times the bytes of its shortest JSON.
 const BATCH_MAX: (usize, usize) = (1024, 2 << 20);
+/// Shortest time from one transaction to the next that is not full: so under load one sync serves many events, here and at every sink that
+/// follows. A message that comes after a quiet moment is read at once.
+const PACE: Duration = Duration::from_millis(10);
 /// Pause before the next try on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -80,31 +84,33 @@ impl Normalizer {
     /// Normalizes until `stop` says so.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), NormalizeStopped> {
         while !*stop.borrow_and_update() {
-            let pause = match block_in_place(|| self.step()) {
-                Ok(0) => None,
-                Ok(_) => continue,
+            let next_at = Instant::now() + PACE;
+            let wait = match block_in_place(|| self.step()) {
+                Ok(Step::Nothing) => Wait::News,
+                Ok(Step::Full) => continue,
+                Ok(Step::Some) => Wait::Until(next_at),
                 Err(NormalizeStopped::Ledger(LedgerError::Full)) => {
                     tracing::error!("the disk of the ledger is full, normalize waits");
-                    Some(FULL_PAUSE)
+                    Wait::Until(Instant::now() + FULL_PAUSE)
                 }
                 Err(error) => return Err(error),
             };
             tokio::select! {
-                _ = self.durable.changed(), if pause.is_none() => {}
-                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                _ = self.durable.changed(), if matches!(wait, Wait::News) => {}
+                () = wait.sleep() => {}
                 _ = stop.changed() => {}
             }
         }
         Ok(())
     }
 
-    /// Reads one batch and commits what it means; the number of records it read.
-    pub fn step(&mut self) -> Result<usize, NormalizeStopped> {
+    /// Reads one batch and commits what it means.
+    pub fn step(&mut self) -> Result<Step, NormalizeStopped> {
         if self.waiting.is_empty() {
             self.durable.mark_unchanged();
             (self.waiting, _) = self.reader.read(BATCH_MAX.0, BATCH_MAX.1)?;
         }
-        let Some(last) = self.waiting.last() else { return Ok(0) };
+        let Some(last) = self.waiting.last() else { return Ok(Step::Nothing) };
         let through = last.sequence;
         let read: Vec<Read> = self.waiting.iter().map(|record| self.read(record)).collect();
         let mut tally = Tally::default();
@@ -116,9 +122,10 @@ impl Normalizer {
             Ok(())
         })?;
         tally.report(&self.metrics);
-        let count = self.waiting.len();
+        let bytes: usize = self.waiting.iter().map(|record| record.stored.len()).sum();
+        let full = self.waiting.len() >= BATCH_MAX.0 || bytes >= BATCH_MAX.1;
         self.waiting.clear();
-        Ok(count)
+        Ok(if full { Step::Full } else { Step::Some })
     }
 
     /// What a record says, without the ledger.
@@ -195,6 +202,32 @@ impl Normalizer {
             return transaction.remove_dead_letter(&letter.id).map(|_| ());
         }
         transaction.put_dead_letter(&DeadLetter { reason: told(&odd), attempts: 1, last_at: read.at, ..letter })
+    }
+}
+
+/// What a step found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing to read.
+    Nothing,
+    /// Everything that there was.
+    Some,
+    /// As much as one batch holds: there is more.
+    Full,
+}
+
+/// What the loop waits for.
+enum Wait {
+    News,
+    Until(Instant),
+}
+
+impl Wait {
+    async fn sleep(&self) {
+        match self {
+            Self::News => std::future::pending().await,
+            Self::Until(at) => tokio::time::sleep_until(*at).await,
+        }
     }
 }
 
@@ -386,3 +419,6 @@ impl Tally {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

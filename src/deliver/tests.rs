@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::{Hash, Verdict, sample};
 use crate::route::RouteConfig;
+use crate::store::ledger::Retention;
 
 /// A receiver at the other end of the port, with a script of moods.
 struct Receiver {
@@ -78,9 +79,13 @@ impl Sink for Receiver {
 
 /// Adds `count` events; those whose number is in `clean` are clean, all others malicious.
 fn fill(ledger: &Ledger, count: u8, clean: &HashSet<u8>) {
+    fill_from(ledger, 1, count, clean);
+}
+
+fn fill_from(ledger: &Ledger, first: u8, last: u8, clean: &HashSet<u8>) {
     ledger
         .transact(|transaction| {
-            for number in 1..=count {
+            for number in first..=last {
                 let verdict = if clean.contains(&number) { Verdict::Clean } else { Verdict::Malicious };
                 let event = Event { uid: Hash([number; 16]), ..sample::event(verdict) };
                 transaction.put_event(Position::new(number.into(), 0), None, event)?;
@@ -193,6 +198,35 @@ async fn a_dead_letter_that_is_sent_again_reaches_its_sink_only_and_is_counted_a
     assert_eq!(seen.lock().expect("not poisoned").len(), 2);
     let cursor = deliverer.cursor();
     assert_eq!((cursor.delivered, cursor.redriven, cursor.ordinal), (1, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_comes_back_after_the_retention_counts_what_is_still_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    let receiver = || Receiver {
+        poison: HashSet::new(),
+        names: false,
+        in_flight_max: 1,
+        moods: Vec::new(),
+        turn: 0,
+        in_flight: VecDeque::new(),
+        seen: Arc::default(),
+    };
+    fill(&ledger, 2, &HashSet::new());
+    drain(&mut deliverer(&ledger, receiver(), 10)).await;
+    // Then it is removed from the config, and events that it would have wanted grow old.
+    fill_from(&ledger, 3, 6, &HashSet::new());
+    let later = Timestamp::from_second(1_900_000_000).expect("in range");
+    let all = Retention { events: later, dedup: later, verdicts: later, dead_letters: later };
+    ledger.transact(|transaction| transaction.prune(Position::new(4, 0), &all, 100)).expect("pruned");
+    drop(ledger);
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    let mut deliverer = deliverer(&ledger, receiver(), 10);
+    drain(&mut deliverer).await;
+    let (cursor, head) = (deliverer.cursor(), *ledger.head().borrow());
+    assert_eq!((cursor.delivered, cursor.ordinal), (4, 6));
+    assert_eq!(cursor.entered(head.ordinal), 4, "what was never offered to it did not come up for it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

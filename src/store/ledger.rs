@@ -13,7 +13,7 @@ mod transaction;
 
 use std::collections::VecDeque;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ use crate::event::{Event, Name, Position};
 use mirror::Mirror;
 pub use reader::Reader;
 use reader::read_cursors;
-use transaction::{Committed, Seen};
+use transaction::Seen;
 pub use transaction::{Retention, Transaction};
 
 /// Why the ledger could not do something.
@@ -143,7 +143,7 @@ pub struct DeadLetter {
     pub first_at: Timestamp,
     /// When it last failed.
     pub last_at: Timestamp,
-    /// The stored delivery, or the event as JSON.
+    /// The stored delivery, or the event as JSON; empty in a list.
     #[serde(skip)]
     pub raw: Vec<u8>,
 }
@@ -203,13 +203,30 @@ struct Writer {
 /// The latest events, so that sinks which keep up need not read what was just written.
 #[derive(Debug, Default)]
 struct Tail {
-    events: VecDeque<Stored>,
+    /// Each with the size of its row.
+    events: VecDeque<(Stored, usize)>,
+    bytes: usize,
     /// The tail holds everything after this position.
     after: Position,
 }
 
-/// Events of the tail: a few batches of every sink. About 2 KB each.
+impl Tail {
+    /// Adds the next event, and lets go of the oldest ones where it holds too much.
+    fn push(&mut self, stored: Stored, bytes: usize) {
+        self.bytes += bytes;
+        self.events.push_back((stored, bytes));
+        while self.events.len() > TAIL_MAX || self.bytes > TAIL_BYTES_MAX {
+            let Some((oldest, bytes)) = self.events.pop_front() else { break };
+            self.bytes -= bytes;
+            self.after = oldest.position;
+        }
+    }
+}
+
+/// Events of the tail: a few batches of every sink. Most have about 2 KB.
 const TAIL_MAX: usize = 4096;
+/// Bytes of their rows together: one event may have some 80 KB, and the process has to stay small.
+const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Version of the tables. A newer one is refused before anything is touched.
 const FORMAT: i64 = 1;
 /// SQLite before this loses data when two connections checkpoint at once (sqlite.org/wal.html, "WAL reset bug").
@@ -227,7 +244,11 @@ CREATE TABLE IF NOT EXISTS cursors (sink TEXT PRIMARY KEY, cursor BLOB NOT NULL)
 CREATE TABLE IF NOT EXISTS dead_letters (
     id TEXT PRIMARY KEY, stage TEXT NOT NULL, sink TEXT, source TEXT NOT NULL, position INTEGER NOT NULL, reason TEXT NOT NULL,
     attempts INTEGER NOT NULL, first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, crc INTEGER NOT NULL, raw BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS events_at ON events (at);
+CREATE INDEX IF NOT EXISTS dedup_at ON dedup (at);
+CREATE INDEX IF NOT EXISTS verdicts_at ON verdicts (at);
 CREATE INDEX IF NOT EXISTS dead_letters_last_at ON dead_letters (last_at);
+CREATE INDEX IF NOT EXISTS dead_letters_size ON dead_letters (stage, sink, length(raw));
 ";
 
 impl Ledger {
@@ -261,6 +282,8 @@ impl Ledger {
     }
 
     fn try_open(path: &Path, mirror: Mirror) -> Result<Self, LedgerError> {
+        // Before SQLite makes it, with the rights that its log then gets as well.
+        fs::File::options().append(true).create(true).mode(0o600).open(path)?;
         let connection = connect(path)?;
         let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if format > FORMAT {
@@ -280,7 +303,7 @@ impl Ledger {
         Ok(Self {
             path: path.to_owned(),
             writer: Mutex::new(Writer { connection, seen, ahead }),
-            tail: Mutex::new(Tail { events: VecDeque::new(), after: head.position }),
+            tail: Mutex::new(Tail { after: head.position, ..Tail::default() }),
             head: watch::Sender::new(head),
             mirror: Mutex::new(mirror),
             rebuilt: false,
@@ -325,10 +348,9 @@ impl Ledger {
                 return Err(self.noted(error));
             }
         };
-        let committed = transaction.commit().map_err(|error| self.noted(error))?;
-        let head = committed.head;
+        let (events, head) = transaction.commit().map_err(|error| self.noted(error))?;
         // Before the head moves: a sink that hears of it looks here first. Still under the writer's lock, so in order.
-        self.extend_tail(committed);
+        self.extend_tail(events);
         self.head.send_if_modified(|current| std::mem::replace(current, head) != head);
         Ok(result)
     }
@@ -358,6 +380,27 @@ impl Ledger {
         Ok(())
     }
 
+    /// Gives at most `pages_max` unused pages of the file back to the disk; how many there were.
+    pub fn shrink(&self, pages_max: u32) -> Result<u64, LedgerError> {
+        let pages = {
+            let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let unused = || writer.connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
+            let before = unused()?;
+            if before > 0 {
+                // It gives a row a page, and stops where nobody asks for the next.
+                let mut statement = writer.connection.prepare(&format!("PRAGMA incremental_vacuum({pages_max})"))?;
+                let mut rows = statement.query([])?;
+                while rows.next()?.is_some() {}
+            }
+            (before - unused()?).unsigned_abs()
+        };
+        if pages > 0 {
+            // The file ends earlier only once the log is in it.
+            self.checkpoint()?;
+        }
+        Ok(pages)
+    }
+
     /// Bytes of the file and its write-ahead log.
     pub fn bytes(&self) -> u64 {
         let size = |suffix: &str| fs::metadata(format!("{}{suffix}", self.path.display())).map_or(0, |file| file.len());
@@ -370,16 +413,15 @@ impl Ledger {
         Ok(source.backup("main", target, None::<fn(rusqlite::backup::Progress)>)?)
     }
 
-    fn extend_tail(&self, Committed { events, left_out, .. }: Committed) {
+    fn extend_tail(&self, events: Tail) {
         let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(position) = left_out {
-            tail.events.clear();
-            tail.after = position;
+        if events.after > Position::default() {
+            // More than the tail holds came at once.
+            *tail = events;
+            return;
         }
-        tail.events.extend(events);
-        while tail.events.len() > TAIL_MAX {
-            let Some(oldest) = tail.events.pop_front() else { break };
-            tail.after = oldest.position;
+        for (stored, bytes) in events.events {
+            tail.push(stored, bytes);
         }
     }
 
@@ -407,9 +449,9 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
     connection.execute_batch(
-            "PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 800;
+            "PRAGMA page_size = 16384; PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 800;
              PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -16384; PRAGMA temp_store = MEMORY;
-             PRAGMA auto_vacuum = INCREMENTAL; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;",
+             PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;",
         )?;
     let synchronous: i64 = connection.pragma_query_value(None, "synchronous", |row| row.get(0))?;
     assert_eq!(synchronous, 2, "every commit is synced");

@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use tokio::sync::oneshot;
 
 use super::segment::{self, FRAMES_AT, Header, Segment, TAIL_BYTES};
@@ -231,9 +232,13 @@ impl Writer {
                 taken += 1;
             }
             rest = &rest[taken..];
+            let end = active.segment.end + self.buffer.len() as u64;
+            // To the end of the page: of a page that is written whole, nothing has to be read from the disk first.
+            let padded = end.next_multiple_of(PAGE as u64).min(active.segment.bytes - TAIL_BYTES).max(end);
+            self.buffer.resize(usize::try_from(padded - active.segment.end).expect("a group fits memory"), 0);
             active.file.write_all_at(&self.buffer, active.segment.end)?;
             active.file.sync_data()?;
-            active.segment.end += self.buffer.len() as u64;
+            active.segment.end = end;
             self.stored.push(active.segment.clone());
             self.active = Some(active);
         }
@@ -357,18 +362,14 @@ fn prepare_file(folder: &Path, number: u64, bytes: u64) -> io::Result<(PathBuf, 
         return Err(io::ErrorKind::StorageFull.into());
     }
     let path = folder.join(format!("{number}.new"));
-    let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
-    let zeros = vec![0; 1 << 20];
-    let mut at = 0;
-    let filled = loop {
-        if at >= bytes {
-            break file.sync_all();
-        }
-        let chunk = usize::try_from((bytes - at).min(zeros.len() as u64)).expect("bounded by the chunk");
-        if let Err(error) = file.write_all_at(&zeros[..chunk], at) {
-            break Err(error);
-        }
-        at += chunk as u64;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).mode(0o600);
+    let file = options.open(&path)?;
+    // Zeros past the page cache cost no copy and push nothing out of it. Not every file system can do that.
+    let direct = options.clone().custom_flags(OFlags::DIRECT.bits().cast_signed()).open(&path);
+    let filled = match direct.and_then(|direct| fill_with_zeros(&direct, bytes)) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => fill_with_zeros(&file, bytes),
+        filled => filled,
     };
     match filled {
         Ok(()) => Ok((path, file)),
@@ -379,6 +380,24 @@ fn prepare_file(folder: &Path, number: u64, bytes: u64) -> io::Result<(PathBuf, 
         }
     }
 }
+
+/// Writes `bytes` zeros in whole pages from aligned memory, as writing past the page cache wants it, and syncs them.
+fn fill_with_zeros(file: &File, bytes: u64) -> io::Result<()> {
+    let memory = vec![0; ZEROS_BYTES + PAGE];
+    let zeros = &memory[memory.as_ptr().align_offset(PAGE)..][..ZEROS_BYTES];
+    let mut at = 0;
+    while at < bytes {
+        let chunk = usize::try_from((bytes - at).min(zeros.len() as u64)).expect("bounded by the chunk");
+        file.write_all_at(&zeros[..chunk], at)?;
+        at += chunk as u64;
+    }
+    file.sync_all()
+}
+
+/// Zeros written at once: small enough that a group's sync does not wait long behind them.
+const ZEROS_BYTES: usize = 256 << 10;
+/// Page of the page cache, and at least the block of every disk.
+const PAGE: usize = 4096;
 
 /// Unpredictable for a sender: the keys of a `RandomState` come from the system's randomness.
 fn random_salt() -> u32 {

@@ -67,8 +67,12 @@ impl Reader {
         if position < tail.after {
             return None;
         }
-        let first = tail.events.partition_point(|stored| stored.position <= position);
-        let fits = tail.events.range(first..).filter(|stored| stored.sink.as_ref().is_none_or(|name| name == sink));
+        let first = tail.events.partition_point(|(stored, _)| stored.position <= position);
+        let fits = tail
+            .events
+            .range(first..)
+            .map(|(stored, _)| stored)
+            .filter(|stored| stored.sink.as_ref().is_none_or(|name| name == sink));
         Some(fits.take(events_max).cloned().collect())
     }
 
@@ -86,7 +90,7 @@ impl Reader {
         self.noted(read_cursors(&self.connection).map_err(LedgerError::from))
     }
 
-    /// Dead letters with their raw bytes, oldest failure first, beginning after the one with id `after`.
+    /// Dead letters by id, beginning after `after`; without their raw bytes, which only `dead_letter` gives.
     pub fn dead_letters(&self, after: Option<&str>, max: usize) -> Result<Vec<DeadLetter>, LedgerError> {
         self.noted(transaction::read_dead_letters(&self.connection, after, max).map_err(LedgerError::from))
     }

@@ -206,7 +206,7 @@ fn retention_takes_settled_events_only() {
     let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
     fill(&ledger, 5);
     let later = Timestamp::from_second(1_900_000_000).expect("in range");
-    let all = Retention { events: later, dedup: later, dead_letters: later };
+    let all = Retention { events: later, dedup: later, verdicts: later, dead_letters: later };
     ledger.transact(|transaction| transaction.prune(Position::new(3, 0), &all, 100)).expect("pruned");
     drop(ledger);
     let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
@@ -215,37 +215,6 @@ fn retention_takes_settled_events_only() {
     drop(ledger);
     let ledger = Ledger::open(folder.path()).expect("opens");
     assert_eq!(ledger.head().borrow().ordinal, 5, "the count goes on where all events are gone");
-}
-
-#[test]
-fn old_verdict_records_are_found_in_small_steps() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let ledger = Ledger::open(folder.path()).expect("opens");
-    let at = |second: i64| Timestamp::from_second(second).expect("in range");
-    let subjects: Vec<String> = (0..10).map(|number| format!("file:{number}")).collect();
-    ledger
-        .transact(|transaction| {
-            for (number, subject) in (0..).zip(&subjects) {
-                // Every other one is old.
-                let second = if number % 2 == 0 { 100 } else { 900 };
-                transaction.put_record(subject, &name("portal"), Position::new(1, 0), at(second), &number)?;
-            }
-            Ok(())
-        })
-        .expect("committed");
-    let (mut after, mut steps) = (String::new(), 0);
-    loop {
-        let swept = ledger.transact(|transaction| transaction.sweep_verdicts(&after, at(500), 3)).expect("committed");
-        steps += 1;
-        let Some(swept) = swept else { break };
-        after = swept;
-    }
-    let kept = |subject: &String| {
-        let record = ledger.transact(|transaction| transaction.record::<u64>(subject, &name("portal")));
-        record.expect("readable").is_some()
-    };
-    let kept: Vec<bool> = subjects.iter().map(kept).collect();
-    assert_eq!((steps, kept), (3, [false, true].repeat(5)));
 }
 
 #[test]
@@ -274,4 +243,106 @@ fn a_dead_letter_that_fails_again_keeps_its_first_time() {
     );
     assert!(ledger.transact(|transaction| transaction.remove_dead_letter("n-1")).expect("committed"));
     assert!(!ledger.transact(|transaction| transaction.remove_dead_letter("n-1")).expect("committed"));
+}
+
+#[test]
+fn a_look_for_old_rows_costs_the_same_however_much_is_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    let letter = |number: u64| DeadLetter {
+        id: format!("n-{number}"),
+        stage: Stage::Normalize,
+        sink: None,
+        source: name("portal"),
+        position: Position::new(number, 0),
+        reason: String::new(),
+        attempts: 1,
+        first_at: event(1).received_at,
+        last_at: event(1).received_at,
+        raw: vec![0; 64],
+    };
+    let steps_with_more = |numbers: std::ops::Range<u64>| {
+        let put = |transaction: &mut Transaction<'_>| {
+            for number in numbers {
+                let (position, event) = (Position::new(number, 0), event(1));
+                transaction.claim(event.uid, position, event.received_at)?;
+                transaction.put_record(&number.to_string(), &event.source, position, event.received_at, &0)?;
+                transaction.put_event(position, None, event)?;
+                transaction.put_dead_letter(&letter(number))?;
+            }
+            Ok(())
+        };
+        ledger.transact(put).expect("committed");
+        let writer = ledger.writer.lock().expect("not poisoned");
+        transaction::FORGET.map(|sql| {
+            let mut statement = writer.connection.prepare(sql).expect("SQL");
+            assert_eq!(statement.execute(rusqlite::params![0, 100, i64::MAX]).expect("runs"), 0, "nothing is that old");
+            statement.get_status(rusqlite::StatementStatus::VmStep)
+        })
+    };
+    let few = steps_with_more(1..100);
+    assert_eq!(steps_with_more(100..3000), few);
+}
+
+#[test]
+fn dead_letters_stay_within_their_bytes_and_the_oldest_go_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    let letter = |number: u8| DeadLetter {
+        id: format!("n-{number}"),
+        stage: Stage::Normalize,
+        sink: None,
+        source: name("portal"),
+        position: Position::new(number.into(), 0),
+        reason: String::new(),
+        attempts: 1,
+        first_at: event(number).received_at,
+        last_at: event(number).received_at,
+        raw: vec![7; 100],
+    };
+    let ids = || -> Vec<String> {
+        let letters = ledger.reader().expect("opens").dead_letters(None, 100).expect("readable");
+        letters.into_iter().map(|letter| letter.id).collect()
+    };
+    for number in 1..=5 {
+        ledger.transact(|transaction| transaction.put_dead_letter(&letter(number))).expect("committed");
+    }
+    ledger.transact(|transaction| transaction.prune_dead_letters(350, 1)).expect("pruned");
+    assert_eq!(ids(), ["n-2", "n-3", "n-4", "n-5"], "as many as one transaction may");
+    ledger.transact(|transaction| transaction.prune_dead_letters(350, 100)).expect("pruned");
+    assert_eq!(ids(), ["n-3", "n-4", "n-5"]);
+    let all = ledger.reader().expect("opens").dead_letters(None, 100).expect("readable");
+    assert!(all.iter().all(|letter| letter.raw.is_empty()), "a list leaves out what each keeps: that may be gigabytes");
+    assert_eq!(ledger.reader().expect("opens").dead_letter("n-3").expect("readable").expect("kept").raw.len(), 100);
+}
+
+#[test]
+fn the_latest_events_are_kept_in_memory_within_a_bound_of_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    let put = |transaction: &mut Transaction<'_>| {
+        for number in 1..=100 {
+            let mut event = event(1);
+            event.finding.reason = Some("x".repeat(TAIL_BYTES_MAX / 50));
+            transaction.put_event(Position::new(number, 0), None, event)?;
+        }
+        Ok(())
+    };
+    ledger.transact(put).expect("committed");
+    let held = ledger.tail.lock().expect("not poisoned").events.len();
+    assert!((40..=50).contains(&held), "{held}");
+    let reader = ledger.reader().expect("opens");
+    let all = reader.events_after(Position::default(), &name("a"), 1000, usize::MAX).expect("readable");
+    assert_eq!(all.len(), 100, "the others come from disk");
+}
+
+#[test]
+fn nobody_else_may_read_the_files_from_the_first_moment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    fill(&ledger, 1);
+    for part in ["ledger.db", "ledger.db-wal", "ledger.db-shm"] {
+        let mode = fs::metadata(folder.path().join(part)).expect(part).permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{part}");
+    }
 }

@@ -1,6 +1,6 @@
 //! What one transaction of the ledger can do, and how rows look.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored, TAIL_MAX};
+use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored, Tail};
 use crate::event::{Event, Name, Position, Uid};
 
 /// One open transaction. Dropped without `commit`, it changes nothing.
@@ -22,23 +22,10 @@ pub struct Transaction<'a> {
     /// The head as it was.
     began: Head,
     head: Head,
-    /// The last events of this transaction, as many as the tail takes.
-    events: VecDeque<Stored>,
-    /// The last one that is not among them.
-    left_out: Option<Position>,
+    /// The latest of the events that it added.
+    events: Tail,
     /// Keys claimed by this transaction: they enter the memory of all keys when it commits.
     claimed: HashMap<Uid, Position>,
-}
-
-/// What a transaction has made durable.
-#[derive(Debug)]
-pub(super) struct Committed {
-    /// Its last events, in order.
-    pub(super) events: VecDeque<Stored>,
-    /// The last one before those, where there are more.
-    pub(super) left_out: Option<Position>,
-    /// How far the ledger has come.
-    pub(super) head: Head,
 }
 
 impl<'a> Transaction<'a> {
@@ -49,17 +36,7 @@ impl<'a> Transaction<'a> {
         head: Head,
     ) -> Self {
         let passed = vec![0; ahead.len()];
-        Self {
-            sqlite,
-            seen,
-            ahead,
-            passed,
-            began: head,
-            head,
-            events: VecDeque::new(),
-            left_out: None,
-            claimed: HashMap::new(),
-        }
+        Self { sqlite, seen, ahead, passed, began: head, head, events: Tail::default(), claimed: HashMap::new() }
     }
 
     /// Rolls back.
@@ -69,9 +46,9 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Commits: gives what is new.
-    pub(super) fn commit(self) -> Result<Committed, LedgerError> {
-        let Self { sqlite, seen, ahead, passed, began, head, events, left_out, claimed } = self;
+    /// Commits: gives the latest of the events that were added, and the new head.
+    pub(super) fn commit(self) -> Result<(Tail, Head), LedgerError> {
+        let Self { sqlite, seen, ahead, passed, began, head, events, claimed } = self;
         let mut moved = ahead.clone();
         for ((sink, cursor), passed) in moved.iter_mut().zip(passed) {
             if passed > 0 {
@@ -97,7 +74,7 @@ impl<'a> Transaction<'a> {
             *seen = Seen::Index;
         }
         seen.extend(claimed);
-        Ok(Committed { events, left_out, head })
+        Ok((events, head))
     }
 
     /// The journal up to this sequence is normalized.
@@ -138,6 +115,7 @@ impl<'a> Transaction<'a> {
             }
         }
         let bytes = serde_json::to_vec(&event)?;
+        let size = bytes.len();
         self.execute(
             "INSERT OR REPLACE INTO events (position, ordinal, sink, at, crc, event) VALUES (?, ?, ?, ?, ?, ?)",
             params![
@@ -151,10 +129,7 @@ impl<'a> Transaction<'a> {
         )?;
         self.head.position = self.head.position.max(position);
         let stored = Stored { position, ordinal: self.head.ordinal, sink: sink.cloned(), event: Some(Arc::new(event)) };
-        if self.events.len() == TAIL_MAX {
-            self.left_out = self.events.pop_front().map(|event| event.position);
-        }
-        self.events.push_back(stored);
+        self.events.push(stored, size);
         Ok(())
     }
 
@@ -243,62 +218,40 @@ impl<'a> Transaction<'a> {
         Ok(removed > 0)
     }
 
-    /// Forgets what is older than its retention, looking at the `rows_max` oldest rows of a table only, so that no transaction grows long
-    /// however many rows there are. Events only up to `settled`. Verdict records go by [`Transaction::sweep_verdicts`].
+    /// Forgets what is older than its retention, at most `rows_max` rows a table, so that no transaction grows long. Events only up to `settled`.
     pub fn prune(&mut self, settled: Position, older: &Retention, rows_max: u32) -> Result<u64, LedgerError> {
+        let Retention { events, dedup, verdicts, dead_letters } = older;
         let mut removed = 0;
-        let mut delete = |sql: &str, values: &[&dyn rusqlite::ToSql]| -> Result<(), LedgerError> {
-            removed += self.sqlite.execute(sql, values)? as u64;
-            Ok(())
-        };
-        delete(
-            "DELETE FROM events WHERE at < ? AND position IN (SELECT position FROM events WHERE position <= ? ORDER BY position LIMIT ?)",
-            &[&older.events.as_millisecond(), &integer(settled.0), &rows_max],
-        )?;
-        delete(
-            "DELETE FROM dedup WHERE at < ? AND position IN (SELECT position FROM dedup ORDER BY position LIMIT ?)",
-            &[&older.dedup.as_millisecond(), &rows_max],
-        )?;
-        delete(
-            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE last_at < ? ORDER BY last_at LIMIT ?)",
-            &[&older.dead_letters.as_millisecond(), &rows_max],
-        )?;
+        for (sql, at) in FORGET.into_iter().zip([events, dedup, verdicts, dead_letters]) {
+            let values = params![at.as_millisecond(), rows_max, integer(settled.0)];
+            removed += self.sqlite.prepare_cached(sql)?.execute(values)? as u64;
+        }
         Ok(removed)
-    }
-
-    /// Looks at the `rows_max` verdict records after `after`, in the order of their keys, and forgets those that are older; gives the last
-    /// subject looked at, or nothing at the end of the table.
-    pub fn sweep_verdicts(
-        &mut self,
-        after: &str,
-        older: Timestamp,
-        rows_max: u32,
-    ) -> Result<Option<String>, LedgerError> {
-        let last: Option<String> = self
-            .sqlite
-            .prepare_cached("SELECT subject FROM verdicts WHERE subject > ? ORDER BY subject, source LIMIT 1 OFFSET ?")?
-            .query_row(params![after, rows_max], |row| row.get(0))
-            .optional()?;
-        self.execute(
-            "DELETE FROM verdicts WHERE at < ?1 AND subject > ?2 AND (?3 IS NULL OR subject <= ?3)",
-            params![older.as_millisecond(), after, last],
-        )?;
-        Ok(last)
     }
 
     /// Forgets the oldest dead letters until what all of them keep is at most `bytes_max`.
     pub fn prune_dead_letters(&mut self, bytes_max: u64, rows_max: u32) -> Result<(), LedgerError> {
-        let bytes: i64 =
-            self.sqlite.query_row("SELECT coalesce(sum(length(raw)), 0) FROM dead_letters", [], |row| row.get(0))?;
-        if bytes.unsigned_abs() <= bytes_max {
+        let sum = "SELECT coalesce(sum(length(raw)), 0) FROM dead_letters INDEXED BY dead_letters_size";
+        let mut bytes = self.sqlite.prepare_cached(sum)?.query_row([], |row| row.get::<_, i64>(0))?.unsigned_abs();
+        if bytes <= bytes_max {
             return Ok(());
         }
-        self.execute(
-            "DELETE FROM dead_letters WHERE id IN (SELECT id FROM
-                 (SELECT id, sum(length(raw)) OVER (ORDER BY last_at DESC, id) AS newer FROM dead_letters)
-             WHERE newer > ? LIMIT ?)",
-            params![integer(bytes_max), rows_max],
-        )
+        let mut ids = Vec::new();
+        {
+            let mut statement =
+                self.sqlite.prepare_cached("SELECT id, length(raw) FROM dead_letters ORDER BY last_at LIMIT ?")?;
+            let mut rows = statement.query([rows_max])?;
+            while bytes > bytes_max
+                && let Some(row) = rows.next()?
+            {
+                ids.push(row.get::<_, String>(0)?);
+                bytes = bytes.saturating_sub(row.get::<_, i64>(1)?.unsigned_abs());
+            }
+        }
+        for id in ids {
+            self.remove_dead_letter(&id)?;
+        }
+        Ok(())
     }
 
     fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), LedgerError> {
@@ -307,6 +260,18 @@ impl<'a> Transaction<'a> {
     }
 }
 
+/// Forgets at most ?2 rows that are older than ?1; events only up to position ?3. They run every second while nobody else can write, so
+/// each goes by an index and looks at no more rows than that.
+pub(super) const FORGET: [&str; 4] = [
+    "DELETE FROM events WHERE position IN
+         (SELECT position FROM (SELECT position FROM events WHERE at < ?1 ORDER BY at LIMIT ?2) WHERE position <= ?3)",
+    "DELETE FROM dedup WHERE position IN (SELECT position FROM dedup WHERE at < ?1 AND ?3 ORDER BY at LIMIT ?2)",
+    "DELETE FROM verdicts WHERE (subject, source) IN
+         (SELECT subject, source FROM verdicts WHERE at < ?1 AND ?3 ORDER BY at LIMIT ?2)",
+    "DELETE FROM dead_letters WHERE id IN
+         (SELECT id FROM dead_letters WHERE last_at < ?1 AND ?3 ORDER BY last_at LIMIT ?2)",
+];
+
 /// What is older than this goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {
@@ -314,6 +279,8 @@ pub struct Retention {
     pub events: Timestamp,
     /// Deduplication keys.
     pub dedup: Timestamp,
+    /// Verdict records.
+    pub verdicts: Timestamp,
     /// Dead letters.
     pub dead_letters: Timestamp,
 }
@@ -410,7 +377,7 @@ pub(super) fn read_cursor(row: &[u8]) -> Option<Cursor> {
     (u32::from_le_bytes(*crc) == crc32fast::hash(text)).then(|| serde_json::from_slice(text).ok()).flatten()
 }
 
-/// An event and the size of its row. A row whose checksum does not hold has no event.
+/// An event and the size of its row. A row whose checksum does not hold has no event, and keeps its place.
 pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<(Stored, usize)> {
     let bytes = row.get_ref(4)?.as_blob()?;
     let sound = row.get::<_, i64>(3)? == i64::from(crc32fast::hash(bytes));
@@ -427,6 +394,9 @@ pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<(Stored, usize)> {
 
 const LETTER: &str =
     "SELECT id, stage, sink, source, position, reason, attempts, first_at, last_at, raw FROM dead_letters";
+/// The same without what it keeps: a page of bodies may be gigabytes.
+const LETTER_WITHOUT_RAW: &str =
+    "SELECT id, stage, sink, source, position, reason, attempts, first_at, last_at, x'' FROM dead_letters";
 
 pub(super) fn read_dead_letter(connection: &Connection, id: &str) -> rusqlite::Result<Option<DeadLetter>> {
     connection.query_row(&format!("{LETTER} WHERE id = ?"), [id], read_letter).optional()
@@ -437,7 +407,7 @@ pub(super) fn read_dead_letters(
     after: Option<&str>,
     max: usize,
 ) -> rusqlite::Result<Vec<DeadLetter>> {
-    let mut statement = connection.prepare_cached(&format!("{LETTER} WHERE id > ? ORDER BY id LIMIT ?"))?;
+    let mut statement = connection.prepare_cached(&format!("{LETTER_WITHOUT_RAW} WHERE id > ? ORDER BY id LIMIT ?"))?;
     let rows =
         statement.query_map(params![after.unwrap_or_default(), i64::try_from(max).unwrap_or(i64::MAX)], read_letter)?;
     rows.collect()

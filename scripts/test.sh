@@ -35,8 +35,8 @@ part_unit() { # the library's own tests; then every snapshot has to have been as
 part_tidy() { # the house rules
   cargo test --locked --features peers --test tidy
 }
-part_it() { # the program against the real peers
-  cargo test --locked --features peers --test it
+part_it() { # the program against the real peers and real faults; one at a time, because each loads both cores by itself
+  cargo test --locked --features peers --test it -- --test-threads=1
 }
 part_docs() {
   RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items

@@ -34,6 +34,7 @@ P
 java=(java "-Xms${KAFKA_HEAP:-256m}" "-Xmx${KAFKA_HEAP:-256m}" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto
   -Djava.awt.headless=true -cp "$here/kafka:$PEERS/kafka/lib/*")
 if [ ! -e "$dir/data/meta.properties" ]; then
-  "${java[@]}" kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' '-_' | tr -d =)" -c "$dir/server.properties" >&2
+  # Only letters and digits: an id that begins with a dash is taken for an option.
+  "${java[@]}" kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' AB | tr -d =)" -c "$dir/server.properties" >&2
 fi
 exec "${java[@]}" kafka.Kafka "$dir/server.properties"

@@ -75,7 +75,7 @@ impl App {
         let journal = Arc::new(open_journal(&store.path, store.segment_size.0, &ledger)?);
         let metrics = Arc::new(Metrics::default());
         let (stop, stopped) = watch::channel(false);
-        let (ready, ready_seen) = watch::channel(true);
+        let (ready, ready_seen) = watch::channel(!begins_full(&folder, &journal)?);
         let (mut loops, mut background) = (JoinSet::new(), JoinSet::new());
         let mut secrets = Vec::new();
 
@@ -256,6 +256,16 @@ fn ended_early(ended: Result<anyhow::Result<&'static str>, tokio::task::JoinErro
 fn open_journal(store: &Path, segment_bytes: u64, ledger: &Ledger) -> anyhow::Result<DiskJournal> {
     let options = Options { folder: store.join("journal"), segment_bytes, sequence_floor: ledger.sequence_floor() };
     DiskJournal::open(&options).with_context(|| format!("cannot open the journal in {}", options.folder.display()))
+}
+
+/// Whether senders have to wait from the first moment: the disk is full.
+fn begins_full(folder: &Folder, journal: &DiskJournal) -> anyhow::Result<bool> {
+    let full = folder.keep_reserve(false).context("cannot look at the space of the store")?;
+    if full {
+        tracing::error!("the disk of the store is full, senders are answered 503");
+        journal.set_full(true);
+    }
+    Ok(full)
 }
 
 /// Reads the secrets and keeps them fresh.

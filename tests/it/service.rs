@@ -546,12 +546,18 @@ impl Book {
         lock(&self.acknowledged).clone()
     }
 
-    /// Posts one message that has to be acknowledged.
-    pub fn post(&self, sender: &mut Sender, message: &Message) {
+    /// Posts one message that may be acknowledged or not.
+    pub fn offer(&self, sender: &mut Sender, message: &Message) -> Answer {
         lock(&self.sent).insert(message.id.clone());
         let answer = sender.post(message).expect("an answer");
-        assert_eq!(answer.status, 202, "{answer:?}");
         self.note(message, &answer);
+        answer
+    }
+
+    /// Posts one message that has to be acknowledged.
+    pub fn post(&self, sender: &mut Sender, message: &Message) {
+        let answer = self.offer(sender, message);
+        assert_eq!(answer.status, 202, "{answer:?}");
     }
 
     /// Posts this many messages of one writer, which all have to be acknowledged.

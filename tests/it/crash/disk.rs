@@ -80,7 +80,6 @@ fn what_was_acknowledged_survives_a_power_cut() {
         service.signal(Signal::STOP);
         let image = copies.path().join(format!("image-{cut}"));
         run("cp", &["--sparse=always", text(&disk.image), text(&image)]);
-        service.signal(Signal::CONT);
         let copy = Disk::mount(image.clone());
         let mut later = Site::with_store(&copy.mounted.join("data"));
         later.sink = copy.mounted.join("verdicts.ndjson");
@@ -99,6 +98,8 @@ fn what_was_acknowledged_survives_a_power_cut() {
         second.kill();
         drop(copy);
         fs::remove_file(image).expect("removed");
+        // Only now, so that it does not fill its disk while the copy is looked at.
+        service.signal(Signal::CONT);
     }
     load.stop();
     book.settle(&site, &service);
@@ -157,10 +158,10 @@ fn a_service_starts_on_a_full_disk_and_drains() {
     fs::create_dir(&folder).expect("made");
     // It is alive and delivers; it is ready only when there is space.
     let service = site.start_without_waiting();
+    assert_eq!(get(service.receiver, "/readyz").expect("an answer").status, 503);
     wait_until("all is delivered", PATIENCE, || site.arrived().ids().len() == 200);
     let mut sender = Sender::connect(service.receiver).expect("connects");
-    let refused = sender.post(&Message::new(1, 0)).expect("an answer");
-    println!("on a full disk: {refused:?}");
+    assert_eq!(book.offer(&mut sender, &Message::new(1, 0)).status, 503);
     drop(file);
     fs::remove_file(disk.mounted.join("foreign")).expect("removed");
     wait_until("it is ready", Duration::from_secs(5), || {

@@ -57,7 +57,10 @@ fn a_poisoned_batch_loses_only_the_poison() {
     for number in 0..100 {
         book.post(&mut sender, &Message::new(0, number));
     }
-    wait_until("all is settled", PATIENCE, || service.counts("splunk").pending == 0);
+    wait_until("all is settled", PATIENCE, || {
+        let counts = service.counts("splunk");
+        counts.entered == 100 && counts.pending == 0
+    });
     let counts = service.counts("splunk");
     counts.assert_they_add_up();
     assert_eq!((counts.entered, counts.delivered, counts.dead), (100, 99, 1));

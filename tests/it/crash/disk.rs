@@ -240,7 +240,8 @@ fn every_answer_leaves_after_the_sync_of_its_record_and_one_sync_serves_many() {
     }
     println!("{shown} answers, each after its sync; {} syncs of the journal", order.syncs.len());
     assert!(shown > 500, "{shown} answers were seen");
-    assert!(order.syncs.len() * 2 < shown, "{} syncs for {shown} requests", order.syncs.len());
+    // How many depends on how busy the machine is; with a sync for each it could not be fewer by a quarter.
+    assert!(order.syncs.len() * 4 < shown * 3, "{} syncs for {shown} requests", order.syncs.len());
 }
 
 /// What strace saw, by line.

@@ -43,6 +43,7 @@ part_docs() {
 }
 part_deny() { # licences, bans and sources always; advisories where their database can be fetched
   local deny=$PEERS/cargo/bin/cargo-deny
+  cargo fetch --locked || return 1 # also the crates of other platforms, which no build here has asked for
   "$deny" --locked --offline check --hide-inclusion-graph bans licenses sources || return 1
   if timeout 120 "$deny" --locked fetch db >"$target/advisories.log" 2>&1 && ! grep -q '\[ERROR\]' "$target/advisories.log"; then
     "$deny" --locked check --disable-fetch advisories

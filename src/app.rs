@@ -260,7 +260,7 @@ fn open_journal(store: &Path, segment_bytes: u64, ledger: &Ledger) -> anyhow::Re
 
 /// Whether senders have to wait from the first moment: the disk is full.
 fn begins_full(folder: &Folder, journal: &DiskJournal) -> anyhow::Result<bool> {
-    let full = folder.keep_reserve(false).context("cannot look at the space of the store")?;
+    let full = folder.lacking().context("cannot look at the space of the store")? > 0;
     if full {
         tracing::error!("the disk of the store is full, senders are answered 503");
         journal.set_full(true);

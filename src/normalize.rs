@@ -358,7 +358,7 @@ fn apply_finding(
     let candidate = Candidate { finding: &finding, auth: raw.auth, received_at: message.received_at, position, uid };
     let ranked = ranking::rank(latest.as_ref(), &candidate);
     if let Some(record) = &ranked.record {
-        transaction.put_record(&key, source, record.position, message.received_at, record)?;
+        transaction.put_record(&key, source, position, message.received_at, record)?;
     }
     tally.delivery(source, "normalized");
     tally.verdicts.push((source.clone(), finding.verdict.word()));

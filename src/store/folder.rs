@@ -39,7 +39,7 @@ pub enum FolderError {
 /// Kept back so that cursors move and sinks drain when the disk is full: room for the ledger's write-ahead log, and as much again.
 const RESERVE_BYTES: u64 = 32 << 20;
 /// On a small disk this share of it is kept back instead.
-const RESERVE_SHARE: u64 = 16;
+const RESERVE_SHARE: u64 = 4;
 
 /// How much space there is, and how much should be.
 #[derive(Debug, Clone, Copy)]
@@ -80,7 +80,7 @@ impl Folder {
         }
         let mut folder = Self { path: path.to_owned(), lock };
         // A start needs some space, too.
-        folder.keep_reserve(true).map_err(failed)?;
+        folder.give_up_reserve().and_then(|()| folder.lacking()).map_err(failed)?;
         match folder.write_pid() {
             // The lock holds without it, and a full disk must not keep the sinks from draining.
             Err(error) if error.kind() != io::ErrorKind::StorageFull => Err(failed(error)),
@@ -93,29 +93,33 @@ impl Folder {
         &self.path
     }
 
-    /// Gives the reserve up where space is low and `needed` for the ledger, takes it again where there is enough; whether space is low.
+    /// Takes the reserve again where there is enough space; how many bytes have to be freed until senders may come.
     ///
-    /// Without the reserve it stays low until the reserve is back and as much is free beside it: what giving it up has freed is for the
+    /// Without the reserve space stays low until the reserve is back and as much is free beside it: what giving it up has freed is for the
     /// sinks, not for senders.
-    pub fn keep_reserve(&self, needed: bool) -> io::Result<bool> {
+    pub fn lacking(&self) -> io::Result<u64> {
         let Space { free, reserve: bytes, low } = Space::of(&self.path)?;
         let reserve = self.path.join("reserve");
-        match (reserve.exists(), free) {
-            (true, free) if free >= low => Ok(false),
-            // Whoever filled the disk would take it before we need it.
-            (true, _) if !needed => Ok(true),
-            (true, free) => {
-                fs::remove_file(&reserve)?;
-                tracing::error!(free, "the disk of the store is full, the reserve is given up so that sinks can drain");
-                Ok(true)
-            }
-            (false, free) if free < bytes * 2 => Ok(true),
-            (false, _) => match take_reserve(&reserve, bytes) {
-                // Somebody else was faster.
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => fs::remove_file(&reserve).map(|()| true),
-                taken => taken.map(|()| false),
-            },
+        let wanted = if reserve.exists() { low } else { bytes * 2 };
+        if free < wanted || reserve.exists() {
+            return Ok(wanted.saturating_sub(free));
         }
+        match take_reserve(&reserve, bytes) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => fs::remove_file(&reserve).map(|()| bytes),
+            taken => taken.map(|()| 0),
+        }
+    }
+
+    /// Gives the reserve up for the ledger, if space is low: no sooner than it is needed, or whoever filled the disk would take it before.
+    pub fn give_up_reserve(&self) -> io::Result<()> {
+        let Space { free, low, .. } = Space::of(&self.path)?;
+        let reserve = self.path.join("reserve");
+        if free < low && reserve.exists() {
+            fs::remove_file(&reserve)?;
+            tracing::error!(free, "the disk of the store is full, the reserve is given up so that sinks can drain");
+        }
+        Ok(())
     }
 
     /// Over what stands there, so that it needs no space where there was a number before.

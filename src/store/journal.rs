@@ -65,12 +65,12 @@ struct Shared {
     segments: Mutex<Vec<Segment>>,
     /// Sequence of the last durable record.
     durable: watch::Sender<u64>,
-    /// Set while undelivered data has reached the cap: appends are refused.
+    /// Set while undelivered data has reached the cap, or the disk is full: appends are refused.
     full: AtomicBool,
     /// Set while there is no space to prepare the next segment.
     short: AtomicBool,
-    /// Set when a record was refused for want of a segment.
-    starved: AtomicBool,
+    /// True while records are refused for want of a segment.
+    starved: watch::Sender<bool>,
     /// Set once the disk refused twice in a row: the process should end and recover from what is on disk.
     failed: watch::Sender<bool>,
     /// Records that were lost to damage, as found by opening and reading.
@@ -96,7 +96,7 @@ impl DiskJournal {
             durable: watch::Sender::new(last),
             full: AtomicBool::new(false),
             short: AtomicBool::new(false),
-            starved: AtomicBool::new(false),
+            starved: watch::Sender::new(false),
             failed: watch::Sender::new(false),
             damaged: AtomicU64::new(damaged),
             folder: options.folder.clone(),
@@ -124,7 +124,8 @@ impl DiskJournal {
         Reader::new(self.shared.clone(), sequence)
     }
 
-    /// Refuses appends, or takes them again: `store.size_max` is reached by undelivered data.
+    /// Refuses appends, or takes them again: `store.size_max` is reached by undelivered data, or the disk is full. Meanwhile no segment is
+    /// prepared: the space is the ledger's.
     pub fn set_full(&self, full: bool) {
         self.shared.full.store(full, Ordering::Relaxed);
     }
@@ -134,9 +135,9 @@ impl DiskJournal {
         self.shared.full.load(Ordering::Relaxed)
     }
 
-    /// Whether records are refused because the disk has no room for another segment.
-    pub fn is_starved(&self) -> bool {
-        self.shared.short.load(Ordering::Relaxed) && self.shared.starved.load(Ordering::Relaxed)
+    /// True while records are refused because the disk has no room for another segment, and news of that.
+    pub fn starved(&self) -> watch::Receiver<bool> {
+        self.shared.starved.subscribe()
     }
 
     /// Records found damaged so far.

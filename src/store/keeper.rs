@@ -57,10 +57,12 @@ impl Keeper {
     /// Keeps the bounds until `stop` says so.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> Result<(), LedgerError> {
         let mut warned = false;
+        let mut starved = self.journal.starved();
         while !*stop.borrow_and_update() {
             block_in_place(|| self.step(Timestamp::now(), &mut warned))?;
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
+                _ = starved.changed() => {}
                 _ = stop.changed() => {}
             }
         }
@@ -69,18 +71,23 @@ impl Keeper {
 
     /// One look at all bounds.
     fn step(&self, now: Timestamp, warned: &mut bool) -> Result<(), LedgerError> {
-        let space_low = self.folder.keep_reserve(self.ledger.was_full())?;
+        let was_full = self.journal.is_full();
+        if self.ledger.was_full() {
+            // First: what is freed now is the ledger's, not the next segment's.
+            self.journal.set_full(true);
+            self.folder.give_up_reserve()?;
+        }
         let short = match self.forget(now) {
-            Ok(()) => space_low,
+            Ok(()) => self.folder.lacking()? > 0,
             // Rows can't be removed without room to write that down.
             Err(LedgerError::Full) => true,
             Err(error) => return Err(error),
         };
         let bytes = self.bytes();
         let full = short || bytes > self.bytes_max;
-        if short && !self.journal.is_full() {
+        if short && !was_full {
             tracing::error!("the disk of the store is full, senders are answered 503");
-        } else if full && !self.journal.is_full() {
+        } else if full && !was_full {
             tracing::error!(
                 bytes,
                 max = self.bytes_max,
@@ -97,19 +104,24 @@ impl Keeper {
         }
         *warned = many;
         self.journal.set_full(full);
-        let refuses = full || self.journal.is_starved();
+        let refuses = full || *self.journal.starved().borrow();
         self.ready.send_if_modified(|ready| std::mem::replace(ready, !refuses) == refuses);
         Ok(())
     }
 
-    /// Mirrors the cursors and removes what is old, or settled where the cap is reached.
+    /// Mirrors the cursors and removes what is old, or settled where the cap is reached or the disk is full.
     fn forget(&self, now: Timestamp) -> Result<(), LedgerError> {
         self.ledger.save_mirror()?;
         let settled = self.settled()?;
         // Before anything is written: it makes room in the write-ahead log.
         let done = self.done(settled)?;
         self.forget_old(now, settled, done)?;
-        if self.bytes() > self.bytes_max { self.forget_settled(settled, done) } else { Ok(()) }
+        if self.excess()? > 0 { self.forget_settled(settled, done) } else { Ok(()) }
+    }
+
+    /// Bytes that have to go: what is over the cap, or what the disk lacks.
+    fn excess(&self) -> Result<u64, LedgerError> {
+        Ok(self.bytes().saturating_sub(self.bytes_max).max(self.folder.lacking()?))
     }
 
     /// Bytes of the whole store.
@@ -147,14 +159,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Frees what is over the cap: first what the ledger's file holds for nothing, then what is settled, oldest first.
+    /// Frees what has to go: first what the ledger's file holds for nothing, then what is settled, oldest first.
     fn forget_settled(&self, settled: Position, done: u64) -> Result<(), LedgerError> {
-        again_and_again(|| Ok(self.ledger.shrink(PAGES_MAX)? > 0 && self.bytes() > self.bytes_max))?;
-        let bytes = self.bytes().saturating_sub(self.bytes_max);
+        // On a full disk that comes last, because it writes before it frees.
+        if self.folder.lacking()? == 0 {
+            again_and_again(|| Ok(self.ledger.shrink(PAGES_MAX)? > 0 && self.excess()? > 0))?;
+        }
+        let excess = self.excess()?;
         let mut freed = 0;
         let mut last = None;
         for (sequence, _, size) in self.journal.sealed() {
-            if sequence > done || freed >= bytes {
+            if sequence > done || freed >= excess {
                 break;
             }
             freed += size;
@@ -164,13 +179,13 @@ impl Keeper {
             self.journal.prune(last)?;
             tracing::warn!(
                 freed,
-                "store.size_max is reached, {freed} bytes of delivered messages are gone before their retention"
+                "store.size_max is reached, or its disk is full: {freed} bytes of delivered messages are gone before their retention"
             );
         }
         let never = Timestamp::MIN;
         let all = Retention { events: Timestamp::MAX, dedup: never, verdicts: never, dead_letters: never };
         again_and_again(|| {
-            if self.bytes() <= self.bytes_max {
+            if self.excess()? == 0 {
                 return Ok(false);
             }
             let removed = self.ledger.transact(|transaction| transaction.prune(settled, &all, ROWS_MAX))?;

@@ -8,6 +8,7 @@
 
 mod mirror;
 pub mod offline;
+mod places;
 mod reader;
 mod transaction;
 
@@ -26,9 +27,9 @@ use tokio::sync::watch;
 use crate::event::{Event, Name, Position};
 
 use mirror::Mirror;
+use places::Places;
 pub use reader::Reader;
 use reader::read_cursors;
-use transaction::Seen;
 pub use transaction::{Retention, Transaction};
 
 /// Why the ledger could not do something.
@@ -195,7 +196,7 @@ pub struct Head {
 #[derive(Debug)]
 struct Writer {
     connection: Connection,
-    seen: Seen,
+    places: Places,
     /// Cursors that stand after the last event: those of a ledger that is being rebuilt. Empty otherwise.
     ahead: Vec<(Name, Cursor)>,
 }
@@ -237,16 +238,16 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) 
 CREATE TABLE IF NOT EXISTS events (
     position INTEGER PRIMARY KEY, ordinal INTEGER NOT NULL, sink TEXT, at INTEGER NOT NULL, crc INTEGER NOT NULL, event BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS dedup (position INTEGER PRIMARY KEY, at INTEGER NOT NULL, uid BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS verdicts (
-    subject TEXT NOT NULL, source TEXT NOT NULL, position INTEGER NOT NULL, at INTEGER NOT NULL, record BLOB NOT NULL,
-    PRIMARY KEY (subject, source)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS latest (position INTEGER PRIMARY KEY, at INTEGER NOT NULL, key INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS records (
+    position INTEGER PRIMARY KEY, subject TEXT NOT NULL, source TEXT NOT NULL, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors (sink TEXT PRIMARY KEY, cursor BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dead_letters (
     id TEXT PRIMARY KEY, stage TEXT NOT NULL, sink TEXT, source TEXT NOT NULL, position INTEGER NOT NULL, reason TEXT NOT NULL,
     attempts INTEGER NOT NULL, first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, crc INTEGER NOT NULL, raw BLOB NOT NULL);
 CREATE INDEX IF NOT EXISTS events_at ON events (at);
 CREATE INDEX IF NOT EXISTS dedup_at ON dedup (at);
-CREATE INDEX IF NOT EXISTS verdicts_at ON verdicts (at);
+CREATE INDEX IF NOT EXISTS latest_at ON latest (at);
 CREATE INDEX IF NOT EXISTS dead_letters_last_at ON dead_letters (last_at);
 CREATE INDEX IF NOT EXISTS dead_letters_size ON dead_letters (stage, sink, length(raw));
 ";
@@ -299,10 +300,10 @@ impl Ledger {
         restore_cursors(&connection, &mirror, head)?;
         let mut ahead = read_cursors(&connection)?;
         ahead.retain(|(_, cursor)| cursor.position > head.position);
-        let seen = Seen::load(&connection)?;
+        let places = Places::load(&connection)?;
         Ok(Self {
             path: path.to_owned(),
-            writer: Mutex::new(Writer { connection, seen, ahead }),
+            writer: Mutex::new(Writer { connection, places, ahead }),
             tail: Mutex::new(Tail { after: head.position, ..Tail::default() }),
             head: watch::Sender::new(head),
             mirror: Mutex::new(mirror),
@@ -338,9 +339,9 @@ impl Ledger {
         work: impl FnOnce(&mut Transaction<'_>) -> Result<T, LedgerError>,
     ) -> Result<T, LedgerError> {
         let mut guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Writer { connection, seen, ahead } = &mut *guard;
+        let Writer { connection, places, ahead } = &mut *guard;
         let sqlite = connection.transaction().map_err(|error| self.noted(error.into()))?;
-        let mut transaction = Transaction::new(sqlite, seen, ahead, *self.head.borrow());
+        let mut transaction = Transaction::new(sqlite, places, ahead, *self.head.borrow());
         let result = match work(&mut transaction) {
             Ok(result) => result,
             Err(error) => {
@@ -377,8 +378,10 @@ impl Ledger {
     /// that is safe from damage to the log.
     pub fn checkpoint(&self) -> Result<bool, LedgerError> {
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let (pages, moved): (i64, i64) =
-            writer.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))?;
+        let (pages, moved): (i64, i64) = writer
+            .connection
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
+            .map_err(|error| self.noted(error.into()))?;
         Ok(pages == moved)
     }
 

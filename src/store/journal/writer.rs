@@ -265,7 +265,7 @@ impl Writer {
                 Ok(prepared) => break prepared?,
                 Err(RecvTimeoutError::Disconnected) => return Err(gone()),
                 Err(RecvTimeoutError::Timeout) if self.shared.short.load(Ordering::Relaxed) => {
-                    self.shared.starved.store(true, Ordering::Relaxed);
+                    self.shared.starved.send_if_modified(|starved| !std::mem::replace(starved, true));
                     return Err(io::ErrorKind::StorageFull.into());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -336,11 +336,14 @@ fn prepare_files(
     let mut number = 0;
     while orders.recv().is_ok() {
         loop {
-            let file = prepare_file(&shared.folder, number, bytes);
+            let full = shared.full.load(Ordering::Relaxed);
+            let file =
+                if full { Err(io::ErrorKind::StorageFull.into()) } else { prepare_file(&shared.folder, number, bytes) };
             let again = file.is_err();
             let short = file.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
-            if shared.short.swap(short, Ordering::Relaxed) && !short {
-                shared.starved.store(false, Ordering::Relaxed);
+            shared.short.store(short, Ordering::Relaxed);
+            if !short {
+                shared.starved.send_if_modified(|starved| std::mem::replace(starved, false));
             }
             if !short && prepared.send(file).is_err() {
                 return;

@@ -359,3 +359,64 @@ fn a_reader_that_opens_does_not_disturb_the_writer() {
     };
     ledger.transact(work).expect("committed");
 }
+
+#[test]
+fn identities_and_records_are_found_in_memory_and_beyond_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut ledger = Ledger::open(folder.path()).expect("opens");
+    let sources = [name("a"), name("b")];
+    let at = Timestamp::from_second(1_000).expect("in range");
+    let uid = |number: u64| Hash(u128::from(number).to_le_bytes());
+    let found = |ledger: &Ledger| {
+        ledger
+            .transact(|transaction| {
+                let mut found = Vec::new();
+                for number in 0..100 {
+                    let [a, b] =
+                        sources.each_ref().map(|source| transaction.record::<u64>(&(number / 2).to_string(), source));
+                    found.push((transaction.position_of(uid(number))?.map(Position::sequence), a?, b?));
+                }
+                Ok(found)
+            })
+            .expect("readable")
+    };
+    // Each subject twice, so that the second record takes the place of the first; source b knows half of the subjects.
+    for number in 0..100 {
+        let put = |transaction: &mut Transaction<'_>| {
+            let (position, subject) = (Position::new(number + 1, 0), (number / 2).to_string());
+            transaction.claim(uid(number), position, at)?;
+            transaction.put_record(&subject, &sources[0], position, at, &number)?;
+            if number < 50 {
+                transaction.put_record(&subject, &sources[1], Position::new(number + 1, 1), at, &(number + 1000))?;
+            }
+            Ok(())
+        };
+        ledger.transact(put).expect("committed");
+        if number == 40 {
+            // So early everything is in memory, and comes back there.
+            let before = found(&ledger);
+            drop(ledger);
+            ledger = Ledger::open(folder.path()).expect("opens");
+            assert_eq!(found(&ledger), before);
+        }
+    }
+    let expected: Vec<_> = (0..100)
+        .map(|number| (Some(number + 1), Some(number | 1), (number < 50).then_some((number | 1) + 1000)))
+        .collect();
+    assert_eq!(found(&ledger), expected);
+    drop(ledger);
+    let ledger = Ledger::open(folder.path()).expect("opens");
+    assert_eq!(found(&ledger), expected);
+    let later = Timestamp::from_second(2_000).expect("in range");
+    let all = Retention { events: later, dedup: later, verdicts: later, dead_letters: later };
+    ledger.transact(|transaction| transaction.prune(Position::default(), &all, 1000)).expect("pruned");
+    assert_eq!(found(&ledger), vec![(None, None, None); 100]);
+    let writer = ledger.writer.lock().expect("not poisoned");
+    for table in ["dedup", "latest", "records"] {
+        let rows: i64 = writer
+            .connection
+            .query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0))
+            .expect("readable");
+        assert_eq!(rows, 0, "{table}");
+    }
+}

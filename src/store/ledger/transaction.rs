@@ -1,6 +1,5 @@
 //! What one transaction of the ledger can do, and how rows look.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -8,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::places::{Added, Keys, Places};
 use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored, Tail};
 use crate::event::{Event, Name, Position, Uid};
 
@@ -15,7 +15,7 @@ use crate::event::{Event, Name, Position, Uid};
 #[derive(Debug)]
 pub struct Transaction<'a> {
     sqlite: rusqlite::Transaction<'a>,
-    seen: &'a mut Seen,
+    places: &'a mut Places,
     ahead: &'a mut Vec<(Name, Cursor)>,
     /// How many of this transaction's events stand before each cursor of `ahead`.
     passed: Vec<u64>,
@@ -24,19 +24,19 @@ pub struct Transaction<'a> {
     head: Head,
     /// The latest of the events that it added.
     events: Tail,
-    /// Keys claimed by this transaction: they enter the memory of all keys when it commits.
-    claimed: HashMap<Uid, Position>,
+    /// Keys of this transaction's rows: they enter the memory of all keys when it commits.
+    added: Added,
 }
 
 impl<'a> Transaction<'a> {
     pub(super) fn new(
         sqlite: rusqlite::Transaction<'a>,
-        seen: &'a mut Seen,
+        places: &'a mut Places,
         ahead: &'a mut Vec<(Name, Cursor)>,
         head: Head,
     ) -> Self {
         let passed = vec![0; ahead.len()];
-        Self { sqlite, seen, ahead, passed, began: head, head, events: Tail::default(), claimed: HashMap::new() }
+        Self { sqlite, places, ahead, passed, began: head, head, events: Tail::default(), added: Added::default() }
     }
 
     /// Rolls back.
@@ -48,7 +48,7 @@ impl<'a> Transaction<'a> {
 
     /// Commits: gives the latest of the events that were added, and the new head.
     pub(super) fn commit(self) -> Result<(Tail, Head), LedgerError> {
-        let Self { sqlite, seen, ahead, passed, began, head, events, claimed } = self;
+        let Self { sqlite, places, ahead, passed, began, head, events, added } = self;
         let mut moved = ahead.clone();
         for ((sink, cursor), passed) in moved.iter_mut().zip(passed) {
             if passed > 0 {
@@ -66,14 +66,11 @@ impl<'a> Transaction<'a> {
                 statement.execute(params![name, integer(value)])?;
             }
         }
-        let index = seen.begin_index(&sqlite, claimed.len())?;
+        let prepared = added.prepare(places, &sqlite)?;
         sqlite.commit()?;
         moved.retain(|(_, cursor)| cursor.position > head.position);
         *ahead = moved;
-        if index {
-            *seen = Seen::Index;
-        }
-        seen.extend(claimed);
+        prepared.enter(places);
         Ok((events, head))
     }
 
@@ -89,10 +86,10 @@ impl<'a> Transaction<'a> {
 
     /// Where the event with this identity stands, if there is one.
     pub fn position_of(&self, uid: Uid) -> Result<Option<Position>, LedgerError> {
-        if let Some(position) = self.claimed.get(&uid) {
+        if let Some(position) = self.added.uids.get(&uid) {
             return Ok(Some(*position));
         }
-        Ok(self.seen.position(&self.sqlite, uid)?)
+        Ok(self.places.of_uid(&self.sqlite, uid)?)
     }
 
     /// Claims an identity for the event at `position`.
@@ -101,7 +98,7 @@ impl<'a> Transaction<'a> {
             "INSERT OR REPLACE INTO dedup (position, at, uid) VALUES (?, ?, ?)",
             params![integer(position.0), at.as_millisecond(), uid.0],
         )?;
-        self.claimed.insert(uid, position);
+        self.added.uids.insert(uid, position);
         Ok(())
     }
 
@@ -135,10 +132,9 @@ impl<'a> Transaction<'a> {
 
     /// The latest record of a subject and source.
     pub fn record<T: DeserializeOwned>(&self, subject: &str, source: &Name) -> Result<Option<T>, LedgerError> {
-        let mut statement =
-            self.sqlite.prepare_cached("SELECT record FROM verdicts WHERE subject = ? AND source = ?")?;
-        let record: Option<Vec<u8>> =
-            statement.query_row(params![subject, source.as_str()], |row| row.get(0)).optional()?;
+        let Some(position) = self.place_of(subject, source)? else { return Ok(None) };
+        let mut statement = self.sqlite.prepare_cached("SELECT record FROM records WHERE position = ?")?;
+        let record: Option<Vec<u8>> = statement.query_row([integer(position.0)], |row| row.get(0)).optional()?;
         // A damaged one costs the subject its history, not everyone their events.
         Ok(record.and_then(|bytes| {
             let read = serde_json::from_slice(&bytes);
@@ -149,7 +145,7 @@ impl<'a> Transaction<'a> {
         }))
     }
 
-    /// Makes `record` the latest of this subject and source.
+    /// Makes `record` the latest of this subject and source; the event at `position` says so.
     pub fn put_record(
         &mut self,
         subject: &str,
@@ -159,10 +155,40 @@ impl<'a> Transaction<'a> {
         record: &impl Serialize,
     ) -> Result<(), LedgerError> {
         let record = serde_json::to_vec(record)?;
+        if let Some(before) = self.place_of(subject, source)? {
+            self.execute("DELETE FROM latest WHERE position = ?", [integer(before.0)])?;
+            self.execute("DELETE FROM records WHERE position = ?", [integer(before.0)])?;
+        }
+        let key = self.places.key(subject, source);
         self.execute(
-            "INSERT OR REPLACE INTO verdicts (subject, source, position, at, record) VALUES (?, ?, ?, ?, ?)",
-            params![subject, source.as_str(), integer(position.0), at.as_millisecond(), record],
-        )
+            "INSERT OR REPLACE INTO latest (position, at, key) VALUES (?, ?, ?)",
+            params![integer(position.0), at.as_millisecond(), key],
+        )?;
+        self.execute(
+            "INSERT OR REPLACE INTO records (position, subject, source, record) VALUES (?, ?, ?, ?)",
+            params![integer(position.0), subject, source.as_str(), record],
+        )?;
+        self.added.subjects.insert(key, position);
+        Ok(())
+    }
+
+    /// Where the latest record of a subject and source stands.
+    fn place_of(&self, subject: &str, source: &Name) -> Result<Option<Position>, LedgerError> {
+        let key = self.places.key(subject, source);
+        let place: Option<i64> = match &self.places.subjects {
+            Keys::Memory(keys) => {
+                let Some(position) = self.added.subjects.get(&key).or_else(|| keys.get(&key)) else { return Ok(None) };
+                let sql = "SELECT position FROM records WHERE position = ? AND subject = ? AND source = ?";
+                let values = params![integer(position.0), subject, source.as_str()];
+                self.sqlite.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?
+            }
+            Keys::Index => {
+                let sql = "SELECT position FROM latest JOIN records USING (position) WHERE key = ? AND subject = ? AND source = ?";
+                let values = params![key, subject, source.as_str()];
+                self.sqlite.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?
+            }
+        };
+        Ok(place.map(|position| Position(position.unsigned_abs())))
     }
 
     /// The cursor of a sink.
@@ -229,7 +255,7 @@ impl<'a> Transaction<'a> {
     pub fn prune(&mut self, settled: Position, older: &Retention, rows_max: u32) -> Result<u64, LedgerError> {
         let Retention { events, dedup, verdicts, dead_letters } = older;
         let mut removed = 0;
-        for (sql, at) in FORGET.into_iter().zip([events, dedup, verdicts, dead_letters]) {
+        for (sql, at) in FORGET.into_iter().zip([events, dedup, verdicts, verdicts, dead_letters]) {
             let values = params![at.as_millisecond(), rows_max, integer(settled.0)];
             removed += self.sqlite.prepare_cached(sql)?.execute(values)? as u64;
         }
@@ -269,14 +295,14 @@ impl<'a> Transaction<'a> {
 
 /// Forgets at most ?2 rows that are older than ?1; events only up to position ?3. They run every second while nobody else can write, so
 /// each goes by an index and looks at no more rows than that.
-pub(super) const FORGET: [&str; 4] = [
+pub(super) const FORGET: [&str; 5] = [
     "DELETE FROM events WHERE position IN
          (SELECT position FROM (SELECT position FROM events WHERE at < ?1 ORDER BY at LIMIT ?2) WHERE position <= ?3)",
-    "DELETE FROM dedup WHERE position IN (SELECT position FROM dedup WHERE at < ?1 AND ?3 ORDER BY at LIMIT ?2)",
-    "DELETE FROM verdicts WHERE (subject, source) IN
-         (SELECT subject, source FROM verdicts WHERE at < ?1 AND ?3 ORDER BY at LIMIT ?2)",
+    "DELETE FROM dedup WHERE position IN (SELECT position FROM dedup WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
+    "DELETE FROM records WHERE position IN (SELECT position FROM latest WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
+    "DELETE FROM latest WHERE position IN (SELECT position FROM latest WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
     "DELETE FROM dead_letters WHERE id IN
-         (SELECT id FROM dead_letters WHERE last_at < ?1 AND ?3 ORDER BY last_at LIMIT ?2)",
+         (SELECT id FROM dead_letters WHERE last_at < ?1 AND ?3 >= 0 ORDER BY last_at LIMIT ?2)",
 ];
 
 /// What is older than this goes.
@@ -290,77 +316,6 @@ pub struct Retention {
     pub verdicts: Timestamp,
     /// Dead letters.
     pub dead_letters: Timestamp,
-}
-
-/// All claimed identities: in memory while they are few enough, by an index of the table beyond.
-#[derive(Debug)]
-pub(super) enum Seen {
-    /// The first 8 bytes of each identity, and where it stands. Two that share them are told apart by the row.
-    Memory(HashMap<u64, Position>),
-    /// Too many to hold: one random page write an event, which is the price of the memory bound.
-    Index,
-}
-
-/// Keys held in memory: about 35 MB. At 20 events a second and 7 days there are ten times as many.
-const MEMORY_MAX: usize = 1 << 20;
-
-impl Seen {
-    pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
-        let count: i64 = connection.query_row("SELECT count(*) FROM dedup", [], |row| row.get(0))?;
-        if usize::try_from(count).is_ok_and(|count| count <= MEMORY_MAX) {
-            connection.execute("DROP INDEX IF EXISTS dedup_uid", [])?;
-            let mut keys = HashMap::new();
-            let mut statement = connection.prepare("SELECT uid, position FROM dedup")?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                keys.insert(short(&row.get::<_, [u8; 16]>(0)?), Position(row.get::<_, i64>(1)?.unsigned_abs()));
-            }
-            return Ok(Self::Memory(keys));
-        }
-        create_index(connection)?;
-        Ok(Self::Index)
-    }
-
-    fn position(&self, connection: &Connection, uid: Uid) -> rusqlite::Result<Option<Position>> {
-        let place: Option<i64> = match self {
-            Self::Memory(keys) => {
-                let Some(position) = keys.get(&short(&uid.0)) else { return Ok(None) };
-                connection
-                    .prepare_cached("SELECT position FROM dedup WHERE position = ? AND uid = ?")?
-                    .query_row(params![integer(position.0), uid.0], |row| row.get(0))
-                    .optional()?
-            }
-            Self::Index => connection
-                .prepare_cached("SELECT position FROM dedup WHERE uid = ?")?
-                .query_row([uid.0], |row| row.get(0))
-                .optional()?,
-        };
-        Ok(place.map(|position| Position(position.unsigned_abs())))
-    }
-
-    /// Makes the index where `more` keys would not fit; whether it did. It counts only once that is committed.
-    fn begin_index(&self, connection: &Connection, more: usize) -> rusqlite::Result<bool> {
-        let Self::Memory(keys) = self else { return Ok(false) };
-        let begins = keys.len() + more > MEMORY_MAX;
-        if begins {
-            create_index(connection)?;
-        }
-        Ok(begins)
-    }
-
-    fn extend(&mut self, claimed: HashMap<Uid, Position>) {
-        if let Self::Memory(keys) = self {
-            keys.extend(claimed.into_iter().map(|(uid, position)| (short(&uid.0), position)));
-        }
-    }
-}
-
-fn create_index(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("CREATE INDEX IF NOT EXISTS dedup_uid ON dedup (uid)", []).map(|_| ())
-}
-
-fn short(uid: &[u8; 16]) -> u64 {
-    u64::from_le_bytes(uid[..8].try_into().expect("eight bytes"))
 }
 
 /// SQLite's integers are signed; positions and sequences stay far below the sign.

@@ -108,6 +108,62 @@ fn what_was_acknowledged_survives_a_power_cut() {
 }
 
 #[test]
+fn a_disk_that_fills_up_refuses_senders_and_takes_them_again_when_there_is_space() {
+    full_disk(|mut file| while file.write_all(&[7; 8 << 10]).is_ok() {});
+}
+
+#[test]
+fn a_disk_that_is_full_at_once_refuses_senders_and_takes_them_again_when_there_is_space() {
+    full_disk(|file| {
+        // Down to the last block, by ever smaller pieces.
+        let (mut at, mut piece) = (0, 64 << 20);
+        while piece >= 1024 {
+            match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), at, piece) {
+                Ok(()) => at += piece,
+                Err(_) => piece /= 2,
+            }
+        }
+    });
+}
+
+/// Something else fills the disk of the store while senders go on.
+fn full_disk(fill: impl Fn(&File)) {
+    let disk = Disk::new(64 << 20);
+    let (mut site, book) = (Site::with_store(&disk.mounted.join("data")), Arc::new(Book::default()));
+    site.store_keys = "size_max = \"10GiB\"".to_owned();
+    let service = site.start();
+    book.post_all(&service, 90, 0..20);
+    let load = Load::start(service.receiver, 8, &book);
+    let foreign = disk.mounted.join("foreign");
+    let file = File::create(&foreign).expect("made");
+    fill(&file);
+    wait_until("senders are refused", PATIENCE, || book.unavailable() > 20);
+    wait_until("the service says so", Duration::from_secs(2), || {
+        get(service.receiver, "/readyz").expect("an answer").status == 503
+    });
+    // The sink is on another disk and drains.
+    let acknowledged = book.snapshot();
+    wait_until("the sink has all of it", PATIENCE, || {
+        let arrived = site.arrived();
+        let ids = arrived.ids();
+        acknowledged.iter().all(|id| ids.contains(id.as_str()))
+    });
+    wait_until("the cursor has moved", PATIENCE, || service.counts("local").pending == 0);
+    // A while in this state: nothing gives up, nothing is taken.
+    std::thread::sleep(Duration::from_secs(3));
+    drop(file);
+    fs::remove_file(&foreign).expect("removed");
+    let before = book.acknowledged();
+    let freed = Instant::now();
+    wait_until("senders are taken again", Duration::from_secs(5), || book.acknowledged() > before + 100);
+    println!("full disk: {} refused, taken again after {:?}", book.unavailable(), freed.elapsed());
+    load.stop();
+    book.settle(&site, &service);
+    let (status, _) = service.stop();
+    assert!(status.success());
+}
+
+#[test]
 fn a_service_starts_on_a_full_disk_and_drains() {
     let disk = Disk::new(64 << 20);
     let (mut site, book) = (Site::with_store(&disk.mounted.join("data")), Arc::new(Book::default()));

@@ -57,8 +57,10 @@ pub struct Deliverer {
     cursor: Cursor,
     /// Events up to here were read and stand in `pending`.
     read_to: Position,
-    /// The receiver took everything up to here; the cursor follows as soon as the ledger has room for that.
+    /// The receiver took everything up to here; the cursor follows, at the latest after [`SETTLE_PACE`] or as soon as the ledger has room.
     taken: Position,
+    /// When the cursor was last written.
+    settled_at: Instant,
     /// Events that were read and are not settled, in order.
     pending: VecDeque<Pending>,
     /// Batches in flight.
@@ -107,6 +109,9 @@ pub enum Progress {
 
 /// First and longest wait of a sink that is not reachable. The cap bounds how long a recovered receiver waits for us.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
+/// While more goes out, the cursor is written this often: a write waits for the ledger's writer and its sync, and what it leaves out is only
+/// sent again after a crash.
+const SETTLE_PACE: Duration = Duration::from_millis(100);
 /// Pause before the next try on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// How long a sink may flush when the service stops.
@@ -143,6 +148,7 @@ impl Deliverer {
             news,
             read_to: cursor.position,
             taken: cursor.position,
+            settled_at: Instant::now(),
             cursor,
             pending: VecDeque::new(),
             in_flight: 0,
@@ -195,18 +201,18 @@ impl Deliverer {
                 Err(error) => return Err(error),
             }
         }
+        self.settle_what_fits()?;
         self.parts.sink.close(until.saturating_duration_since(Instant::now())).await;
         Ok(())
     }
 
     /// Does one thing: connects, sends one batch, or takes one answer. Does not wait for news.
     pub async fn step(&mut self) -> Result<Progress, LedgerError> {
-        // What the ledger had no room for.
-        self.settle(self.taken)?;
+        self.settle_in_time()?;
         if !self.open {
             match self.parts.sink.open(self.cursor.position).await {
                 Ok(_) => self.open = true,
-                Err(stop) => return Ok(self.stopped(&stop)),
+                Err(stop) => return self.stopped(&stop),
             }
         }
         if self.in_flight < self.parts.sink.in_flight_max() {
@@ -219,7 +225,11 @@ impl Deliverer {
         if self.news_allows_more() {
             return Ok(Progress::Idle);
         }
-        let settled = self.parts.sink.settled().await;
+        let settle_at = self.settled_at + SETTLE_PACE;
+        let settled = tokio::select! {
+            settled = self.parts.sink.settled() => settled,
+            () = tokio::time::sleep_until(settle_at), if self.owes() => return Ok(Progress::Moved),
+        };
         self.take(settled)
     }
 
@@ -236,8 +246,10 @@ impl Deliverer {
     /// Waits until events come or the sink settles something.
     async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Progress, LedgerError> {
         let full_at = self.sent_at + self.parts.batch.wait_max;
+        let settle_at = self.settled_at + SETTLE_PACE;
         let settled = tokio::select! {
             settled = self.parts.sink.settled(), if self.in_flight > 0 => settled,
+            () = tokio::time::sleep_until(settle_at), if self.owes() => return Ok(Progress::Idle),
             () = tokio::time::sleep_until(full_at), if self.held_back => return Ok(Progress::Idle),
             _ = self.news.changed() => return Ok(Progress::Idle),
             _ = stop.changed() => return Ok(Progress::Idle),
@@ -276,7 +288,7 @@ impl Deliverer {
         }
         if batch.is_empty() {
             // Only filtered or dead ones: they are settled as soon as everything before them is.
-            self.settle(self.taken)?;
+            self.settle_in_time()?;
             return Ok(Some(Progress::Moved));
         }
         match self.parts.sink.send(&batch).await {
@@ -285,7 +297,7 @@ impl Deliverer {
                 self.sent_at = Instant::now();
                 Ok(Some(Progress::Moved))
             }
-            Err(stop) => Ok(Some(self.stopped(&stop))),
+            Err(stop) => self.stopped(&stop).map(Some),
         }
     }
 
@@ -326,20 +338,40 @@ impl Deliverer {
                 self.backoff.reset();
                 self.set_state("ok", String::new());
                 self.taken = self.taken.max(position);
-                self.settle(self.taken)?;
+                self.settle_in_time()?;
                 Ok(Progress::Moved)
             }
             Ok(Settled::Rewind(_)) => {
-                self.rewind();
+                self.rewind()?;
                 self.open = false;
                 Ok(Progress::Wait(self.backoff.wait(fastrand::f64())))
             }
             Ok(Settled::Refused { from, through, suspect, reason }) => {
-                self.isolate(from, through, suspect, &reason);
+                self.isolate(from, through, suspect, &reason)?;
                 Ok(Progress::Moved)
             }
-            Err(stop) => Ok(self.stopped(&stop)),
+            Err(stop) => self.stopped(&stop),
         }
+    }
+
+    /// Writes the cursor if nothing more is on its way, or it was not written for a while.
+    fn settle_in_time(&mut self) -> Result<(), LedgerError> {
+        let is_busy = self.in_flight > 0 || self.news.borrow().position > self.read_to;
+        if is_busy && self.settled_at.elapsed() < SETTLE_PACE { Ok(()) } else { self.settle(self.taken) }
+    }
+
+    /// Writes the cursor now, unless the disk is full: then what was taken is sent again.
+    fn settle_what_fits(&mut self) -> Result<(), LedgerError> {
+        match self.settle(self.taken) {
+            Err(LedgerError::Full) => Ok(()),
+            settled => settled,
+        }
+    }
+
+    /// Whether the cursor could move.
+    fn owes(&self) -> bool {
+        let is_settled = |first: &Pending| !matches!(first.fate, Fate::Sent) || first.position <= self.taken;
+        self.pending.front().is_some_and(is_settled)
     }
 
     /// Moves the cursor to `through`, and over whatever needs no receiver right behind it. Where the ledger has no room nothing is
@@ -391,11 +423,19 @@ impl Deliverer {
         self.splits = self.splits.split_off(&cursor.position);
         self.pending.drain(..settled);
         self.cursor = cursor;
+        self.settled_at = Instant::now();
         Ok(())
     }
 
     /// Something between `from` and `through` will never be taken: sends that range again in parts, or condemns the one event in it.
-    fn isolate(&mut self, from: Position, through: Position, suspect: Option<Position>, reason: &str) {
+    fn isolate(
+        &mut self,
+        from: Position,
+        through: Position,
+        suspect: Option<Position>,
+        reason: &str,
+    ) -> Result<(), LedgerError> {
+        self.settle_what_fits()?;
         let sent = |pending: &&Pending| {
             matches!(pending.fate, Fate::Sent) && pending.position >= from && pending.position <= through
         };
@@ -415,19 +455,21 @@ impl Deliverer {
         if let Some(before) = range.first().and_then(|first| self.pending.iter().rfind(|one| one.position < *first)) {
             self.splits.insert(before.position);
         }
-        self.rewind();
+        self.rewind()
     }
 
     /// Everything unsettled is read and sent again.
-    fn rewind(&mut self) {
+    fn rewind(&mut self) -> Result<(), LedgerError> {
+        self.settle_what_fits()?;
         self.pending.clear();
         self.taken = self.cursor.position;
         self.in_flight = 0;
         self.read_to = self.cursor.position;
+        Ok(())
     }
 
-    fn stopped(&mut self, stop: &Stop) -> Progress {
-        self.rewind();
+    fn stopped(&mut self, stop: &Stop) -> Result<Progress, LedgerError> {
+        self.rewind()?;
         self.open = false;
         self.set_state(stop.state(), stop.to_string());
         let asked = match stop {
@@ -435,7 +477,7 @@ impl Deliverer {
             _ => None,
         };
         let own = self.backoff.wait(fastrand::f64());
-        Progress::Wait(asked.map_or(own, |asked| asked.clamp(own, RETRY_AFTER_MAX)))
+        Ok(Progress::Wait(asked.map_or(own, |asked| asked.clamp(own, RETRY_AFTER_MAX))))
     }
 
     /// Publishes the state, and logs it once a change.

@@ -256,6 +256,30 @@ async fn a_new_sink_begins_now_or_with_everything_and_an_old_one_where_it_stood(
     };
     assert_eq!(begin("now", true).position, Position::new(3, 0));
     assert_eq!(begin("all", false).ordinal, 0);
-    fill(&ledger, 5, &HashSet::new());
+    fill_from(&ledger, 4, 5, &HashSet::new());
     assert_eq!(begin("now", true).position, Position::new(3, 0), "a name that is known goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_is_written_down_before_anything_is_sent_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    fill(&ledger, 20, &HashSet::new());
+    let seen = Arc::<Mutex<BTreeMap<Position, usize>>>::default();
+    let receiver = Receiver {
+        poison: HashSet::from([Position::new(15, 0)]),
+        names: true,
+        in_flight_max: 1,
+        moods: Vec::new(),
+        turn: 0,
+        in_flight: VecDeque::new(),
+        seen: seen.clone(),
+    };
+    // Batches follow each other much faster than the cursor is written.
+    let mut deliverer = deliverer(&ledger, receiver, 2);
+    drain(&mut deliverer).await;
+    let cursor = deliverer.cursor();
+    assert_eq!((cursor.delivered, cursor.dead), (19, 1));
+    let seen = seen.lock().expect("not poisoned");
+    assert!(seen.len() == 19 && seen.values().all(|times| *times == 1), "each was taken once: {seen:?}");
 }

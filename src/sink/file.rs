@@ -41,7 +41,7 @@ sink_config! {
 }
 
 /// One sync pays for many events.
-pub(super) const BATCH: Batch = Batch { events_max: 1000, bytes_max: 1 << 20, wait_max: Duration::from_millis(50) };
+pub(super) const BATCH: Batch = Batch { events_max: 1000, bytes_max: 4 << 20, wait_max: Duration::from_millis(50) };
 /// Somebody is watching.
 pub(super) const CONSOLE_BATCH: Batch = Batch { events_max: 100, bytes_max: 1 << 20, wait_max: Duration::ZERO };
 

@@ -161,7 +161,7 @@ fn either_slot_of_the_mirror_may_be_damaged() {
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = Ledger::open(folder.path()).expect("opens");
     for sequence in 1..=2 {
-        fill(&ledger, sequence);
+        put(&ledger, sequence..=sequence);
         ledger.save_mirror().expect("written");
     }
     for (slot, expected) in [(0, 1), (1, 2)] {

@@ -95,7 +95,7 @@ impl<'a> Transaction<'a> {
     /// Claims an identity for the event at `position`.
     pub fn claim(&mut self, uid: Uid, position: Position, at: Timestamp) -> Result<(), LedgerError> {
         self.execute(
-            "INSERT OR REPLACE INTO dedup (position, at, uid) VALUES (?, ?, ?)",
+            "INSERT INTO dedup (position, at, uid) VALUES (?, ?, ?)",
             params![integer(position.0), at.as_millisecond(), uid.0],
         )?;
         self.added.uids.insert(uid, position);
@@ -114,7 +114,7 @@ impl<'a> Transaction<'a> {
         let bytes = serde_json::to_vec(&event)?;
         let size = bytes.len();
         self.execute(
-            "INSERT OR REPLACE INTO events (position, ordinal, sink, at, crc, event) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO events (position, ordinal, sink, at, crc, event) VALUES (?, ?, ?, ?, ?, ?)",
             params![
                 integer(position.0),
                 integer(self.head.ordinal),
@@ -161,11 +161,11 @@ impl<'a> Transaction<'a> {
         }
         let key = self.places.key(subject, source);
         self.execute(
-            "INSERT OR REPLACE INTO latest (position, at, key) VALUES (?, ?, ?)",
+            "INSERT INTO latest (position, at, key) VALUES (?, ?, ?)",
             params![integer(position.0), at.as_millisecond(), key],
         )?;
         self.execute(
-            "INSERT OR REPLACE INTO records (position, subject, source, record) VALUES (?, ?, ?, ?)",
+            "INSERT INTO records (position, subject, source, record) VALUES (?, ?, ?, ?)",
             params![integer(position.0), subject, source.as_str(), record],
         )?;
         self.added.subjects.insert(key, position);

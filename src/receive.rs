@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
@@ -136,8 +137,7 @@ impl Receiver {
     /// One request to `/v1/hooks/{source}`.
     async fn receive(&self, request: &HttpRequest, mut payload: web::Payload) -> HttpResponse {
         let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let name = request.match_info().get("source").unwrap_or_default();
-        let source = sources.get(name);
+        let source = sources.get(hook_of(request.path()).unwrap_or_default());
         let mut read_whole = false;
         let answered = self.answer(request, &mut payload, source, &sources, &mut read_whole).await;
         let label = source.map_or(UNKNOWN_SOURCE, |source| source.id.as_str());
@@ -291,9 +291,15 @@ fn accepted(sequence: Option<u64>) -> HttpResponse {
 /// The routes of the public listener.
 pub fn routes(receiver: &Arc<Receiver>) -> impl FnOnce(&mut web::ServiceConfig) + use<> {
     let (hooks, ready) = (receiver.clone(), receiver.clone());
-    let receive = move |request: HttpRequest, payload: web::Payload| {
+    let hook = move |request: HttpRequest, payload: web::Payload| {
         let receiver = hooks.clone();
-        async move { receiver.receive(&request, payload).await }
+        async move {
+            match (hook_of(request.path()), request.method()) {
+                (None, _) => Answer::NoSuchPath.respond(Some(payload)),
+                (Some(_), &Method::POST | &Method::PUT) => receiver.receive(&request, payload).await,
+                (Some(_), _) => Answer::WrongMethod { allow: "POST, PUT" }.respond(Some(payload)),
+            }
+        }
     };
     let readyz = move || {
         let ready = *ready.ready.borrow() && !ready.is_draining();
@@ -301,12 +307,6 @@ pub fn routes(receiver: &Arc<Receiver>) -> impl FnOnce(&mut web::ServiceConfig) 
     };
     move |app| {
         app.service(
-            web::resource("/v1/hooks/{source}")
-                .route(web::post().to(receive.clone()))
-                .route(web::put().to(receive))
-                .default_service(web::to(|payload| refuse(Answer::WrongMethod { allow: "POST, PUT" }, payload))),
-        )
-        .service(
             web::resource("/livez")
                 .route(web::get().to(|| async { health() }))
                 .route(web::head().to(|| async { health() }))
@@ -318,8 +318,13 @@ pub fn routes(receiver: &Arc<Receiver>) -> impl FnOnce(&mut web::ServiceConfig) 
                 .route(web::head().to(readyz))
                 .default_service(web::to(|payload| refuse(Answer::WrongMethod { allow: "GET, HEAD" }, payload))),
         )
-        .default_service(web::to(|payload| refuse(Answer::NoSuchPath, payload)));
+        .default_service(web::to(hook));
     }
+}
+
+/// The source that a path names. Read by hand, because a pattern with a name in it is a regular expression to the router.
+fn hook_of(path: &str) -> Option<&str> {
+    path.strip_prefix("/v1/hooks/").filter(|name| !name.is_empty() && !name.contains('/'))
 }
 
 fn refuse(answer: Answer, payload: web::Payload) -> Ready<HttpResponse> {

@@ -6,6 +6,8 @@
 //!
 //! Not here: how a receiver is spoken to (`sink`), what an event looks like there (`format`).
 
+mod pending;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use crate::event::{Event, Name, Position};
 use crate::route::Route;
 use crate::sink::{Batch, Render, Rendered, Settled, Sink, Stop};
 use crate::store::ledger::{Cursor, DeadLetter, Head, Ledger, LedgerError, Reader, Stage, Stored};
+
+use self::pending::{Fate, Pending};
 
 /// What a deliverer is made of.
 pub struct Parts {
@@ -75,25 +79,6 @@ pub struct Deliverer {
     held_back: bool,
     open: bool,
     backoff: Backoff,
-}
-
-#[derive(Debug)]
-struct Pending {
-    position: Position,
-    ordinal: u64,
-    /// An operator sent it again to this sink: counted apart.
-    redriven: bool,
-    fate: Fate,
-}
-
-#[derive(Debug)]
-enum Fate {
-    /// Handed to the sink.
-    Sent,
-    /// Kept out by the sink's rule.
-    Filtered,
-    /// Refused alone, or unreadable: what the dead letter will say and keep.
-    Dead(Box<DeadLetter>),
 }
 
 /// What a step did, and so what to wait for.
@@ -357,12 +342,12 @@ impl Deliverer {
     /// Writes the cursor if nothing more is on its way, or it was not written for a while.
     fn settle_in_time(&mut self) -> Result<(), LedgerError> {
         let is_busy = self.in_flight > 0 || self.news.borrow().position > self.read_to;
-        if is_busy && self.settled_at.elapsed() < SETTLE_PACE { Ok(()) } else { self.settle(self.taken) }
+        if is_busy && self.settled_at.elapsed() < SETTLE_PACE { Ok(()) } else { self.settle() }
     }
 
     /// Writes the cursor now, unless the disk is full: then what was taken is sent again.
     fn settle_what_fits(&mut self) -> Result<(), LedgerError> {
-        match self.settle(self.taken) {
+        match self.settle() {
             Err(LedgerError::Full) => Ok(()),
             settled => settled,
         }
@@ -370,36 +355,14 @@ impl Deliverer {
 
     /// Whether the cursor could move.
     fn owes(&self) -> bool {
-        let is_settled = |first: &Pending| !matches!(first.fate, Fate::Sent) || first.position <= self.taken;
-        self.pending.front().is_some_and(is_settled)
+        self.pending.front().is_some_and(|first| first.is_settled(self.taken))
     }
 
-    /// Moves the cursor to `through`, and over whatever needs no receiver right behind it. Where the ledger has no room nothing is
+    /// Moves the cursor over what was taken, and over whatever needs no receiver right behind it. Where the ledger has no room nothing is
     /// forgotten, and the next try does the same.
-    fn settle(&mut self, through: Position) -> Result<(), LedgerError> {
-        let mut cursor = self.cursor.clone();
-        let mut letters = Vec::new();
-        let mut settled = 0;
-        for Pending { position, ordinal, redriven, fate } in &self.pending {
-            if matches!(fate, Fate::Sent) && *position > through {
-                break;
-            }
-            settled += 1;
-            match fate {
-                Fate::Sent if *redriven => cursor.redriven += 1,
-                Fate::Sent => cursor.delivered += 1,
-                Fate::Filtered => cursor.filtered += 1,
-                Fate::Dead(letter) => {
-                    // A redriven one goes back to the letter it came from; it was counted as dead the first time.
-                    if !*redriven {
-                        cursor.dead += 1;
-                    }
-                    letters.push(letter);
-                }
-            }
-            (cursor.position, cursor.ordinal) = (*position, *ordinal);
-        }
-        if settled == 0 {
+    fn settle(&mut self) -> Result<(), LedgerError> {
+        let (count, mut cursor, letters) = pending::settled(&self.pending, self.taken, &self.cursor);
+        if count == 0 {
             return Ok(());
         }
         block_in_place(|| {
@@ -421,7 +384,7 @@ impl Deliverer {
             self.condemned = None;
         }
         self.splits = self.splits.split_off(&cursor.position);
-        self.pending.drain(..settled);
+        self.pending.drain(..count);
         self.cursor = cursor;
         self.settled_at = Instant::now();
         Ok(())

@@ -59,13 +59,12 @@ impl Places {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let found =
             connection.query_row("SELECT value FROM meta WHERE name = 'salt'", [], |row| row.get(0)).optional()?;
-        let salt = match found {
-            Some(salt) => salt,
-            None => {
-                let salt = RandomState::new().hash_one(0).cast_signed();
-                connection.execute("INSERT INTO meta (name, value) VALUES ('salt', ?)", [salt])?;
-                salt
-            }
+        let salt = if let Some(salt) = found {
+            salt
+        } else {
+            let salt = RandomState::new().hash_one(0).cast_signed();
+            connection.execute("INSERT INTO meta (name, value) VALUES ('salt', ?)", [salt])?;
+            salt
         };
         let uids = Keys::load(connection, &DEDUP, |row| Ok(short(&row.get::<_, [u8; 16]>(1)?)))?;
         let subjects = Keys::load(connection, &LATEST, |row| row.get(1))?;

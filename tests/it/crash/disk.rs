@@ -109,12 +109,12 @@ fn what_was_acknowledged_survives_a_power_cut() {
 
 #[test]
 fn a_disk_that_fills_up_refuses_senders_and_takes_them_again_when_there_is_space() {
-    full_disk(|mut file| while file.write_all(&[7; 8 << 10]).is_ok() {});
+    println!("{}", full_disk(|mut file| while file.write_all(&[7; 8 << 10]).is_ok() {}));
 }
 
 #[test]
 fn a_disk_that_is_full_at_once_refuses_senders_and_takes_them_again_when_there_is_space() {
-    full_disk(|file| {
+    let told = full_disk(|file| {
         // Down to the last block, by ever smaller pieces.
         let (mut at, mut piece) = (0, 64 << 20);
         while piece >= 1024 {
@@ -124,13 +124,14 @@ fn a_disk_that_is_full_at_once_refuses_senders_and_takes_them_again_when_there_i
             }
         }
     });
+    println!("{told}");
 }
 
 /// Something else fills the disk of the store while senders go on.
-fn full_disk(fill: impl Fn(&File)) {
+fn full_disk(fill: impl Fn(&File)) -> String {
     let disk = Disk::new(64 << 20);
     let (mut site, book) = (Site::with_store(&disk.mounted.join("data")), Arc::new(Book::default()));
-    site.store_keys = "size_max = \"10GiB\"".to_owned();
+    "size_max = \"10GiB\"".clone_into(&mut site.store_keys);
     let service = site.start();
     book.post_all(&service, 90, 0..20);
     let load = Load::start(service.receiver, 8, &book);
@@ -156,11 +157,12 @@ fn full_disk(fill: impl Fn(&File)) {
     let before = book.acknowledged();
     let freed = Instant::now();
     wait_until("senders are taken again", Duration::from_secs(5), || book.acknowledged() > before + 100);
-    println!("full disk: {} refused, taken again after {:?}", book.unavailable(), freed.elapsed());
+    let told = format!("full disk: {} refused, taken again after {:?}", book.unavailable(), freed.elapsed());
     load.stop();
     book.settle(&site, &service);
     let (status, _) = service.stop();
     assert!(status.success());
+    told
 }
 
 #[test]

@@ -186,8 +186,7 @@ async fn sinks(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse
 
 async fn sources(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     api.allow(&request, Scope::Read)?;
-    let sources: Vec<_> = api.ops.sources.iter().map(|name| json!({ "name": name })).collect();
-    Ok(HttpResponse::Ok().json(json!({ "sources": sources })))
+    Ok(HttpResponse::Ok().json(json!({ "sources": api.ops.sources() })))
 }
 
 async fn store(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {

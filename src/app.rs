@@ -80,11 +80,13 @@ impl App {
         let mut secrets = Vec::new();
 
         let mut adapters: HashMap<SourceId, Arc<dyn Adapter>> = HashMap::new();
-        let mut live_sources = Vec::new();
+        let (mut live_sources, mut source_kinds) = (Vec::new(), BTreeMap::new());
         for source in sources {
             let keys = open_keys(source.secrets, source.allow_short_secret, &mut secrets, &mut background).await;
             let kept = source.adapter.headers();
-            live_sources.push(Source::new(source.id.clone(), source.scheme, keys, kept, source.rate_limit));
+            source_kinds.insert(source.id.clone(), (source.adapter.provider(), source.scheme.auth().word()));
+            let live = Source::new(source.id.clone(), source.scheme, keys, kept, source.rate_limit, &metrics);
+            live_sources.push(live);
             adapters.insert(source.id, source.adapter);
         }
         let sink_names: Vec<Name> = sinks.iter().map(|(name, _)| name.clone()).collect();
@@ -100,7 +102,6 @@ impl App {
             }
         }
         // After the sinks have their cursors: a new one that begins "now" gets what a crash left to normalize.
-        let source_names = adapters.keys().cloned().collect();
         if roles.normalize {
             let normalizer = Normalizer {
                 reader: journal.reader(ledger.head().borrow().sequence),
@@ -137,7 +138,7 @@ impl App {
             journal: journal.clone(),
             ledger,
             sinks: states,
-            sources: source_names,
+            sources: source_kinds,
             secrets,
             metrics: metrics.clone(),
             ready: ready_seen.clone(),

@@ -15,6 +15,7 @@ mod schema;
 mod send;
 mod serve;
 mod sinks;
+mod sources;
 mod store;
 mod terminal;
 #[cfg(test)]
@@ -52,6 +53,7 @@ enum Command {
     Check(check::Check),
     Send(send::Send),
     Render(render::Render),
+    Sources(sources::Sources),
     Sinks(sinks::Sinks),
     DeadLetters(dead_letters::DeadLetters),
     Store(store::Store),
@@ -87,6 +89,7 @@ impl Cli {
             Command::Check(command) => command.run(&files, terminal),
             Command::Send(command) => command.run(&files, terminal),
             Command::Render(command) => command.run(&files, terminal),
+            Command::Sources(command) => command.run(&files, terminal),
             Command::Sinks(command) => command.run(&files, terminal),
             Command::DeadLetters(command) => command.run(&files, terminal),
             Command::Store(command) => command.run(&files, terminal),

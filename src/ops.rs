@@ -21,7 +21,8 @@ use crate::secret::KeyRing;
 use crate::store::journal::DiskJournal;
 use crate::store::ledger::{Cursor, DeadLetter, Ledger, LedgerError, Reader};
 use crate::store::{AppendError, Draft, Journal as _, Kind};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, SourceCounts};
+use crate::verify::Refusal;
 
 pub use crate::normalize::Operation;
 
@@ -33,8 +34,8 @@ pub struct Ops {
     pub ledger: Arc<Ledger>,
     /// Every sink of the config, and how it is doing.
     pub sinks: BTreeMap<Name, watch::Receiver<State>>,
-    /// Every source of the config.
-    pub sources: Vec<Name>,
+    /// Every source of the config, by name: its platform, and how it is proven in a word.
+    pub sources: BTreeMap<Name, (&'static str, &'static str)>,
     /// All key rings, for the age of secrets.
     pub secrets: Vec<KeyRing>,
     /// Where the counts are.
@@ -68,6 +69,22 @@ pub struct SinkState {
     pub redriven: u64,
     /// When the oldest pending event was received.
     pub oldest_pending_at: Option<Timestamp>,
+}
+
+/// How one source stands; all counts are since the service started.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceState {
+    /// Its name.
+    pub name: Name,
+    /// The platform.
+    pub provider: &'static str,
+    /// How its messages are proven: `signature`, `mtls`, `token` or `none`.
+    pub auth: &'static str,
+    /// When it last sent something that was proven; none where nothing came yet.
+    pub last_delivery_at: Option<Timestamp>,
+    /// Requests, refusals and items.
+    #[serde(flatten)]
+    pub counts: SourceCounts,
 }
 
 /// How the store stands.
@@ -130,6 +147,19 @@ impl Ops {
             redriven: cursor.redriven,
             oldest_pending_at,
         })
+    }
+
+    /// Every source of the config.
+    pub fn sources(&self) -> Vec<SourceState> {
+        let state = |(name, (provider, auth)): (&Name, &(&'static str, &'static str))| {
+            let reasons = Refusal::ALL.into_iter().map(Refusal::word);
+            let counts = self.metrics.source_counts(name.as_str(), reasons);
+            #[expect(clippy::cast_possible_truncation, reason = "our own clock, in milliseconds")]
+            let ms = (counts.last_delivery * 1000.0) as i64;
+            let last_delivery_at = Timestamp::from_millisecond(ms).ok().filter(|at| *at > Timestamp::UNIX_EPOCH);
+            SourceState { name: name.clone(), provider, auth, last_delivery_at, counts }
+        };
+        self.sources.iter().map(state).collect()
     }
 
     /// How the store stands.
@@ -228,7 +258,7 @@ mod tests {
             journal: Arc::new(DiskJournal::open(&options).expect("opens")),
             ledger: Arc::new(Ledger::open(folder.path()).expect("opens")),
             sinks: BTreeMap::from([("lake".parse().expect("a name"), state)]),
-            sources: Vec::new(),
+            sources: BTreeMap::new(),
             secrets: Vec::new(),
             metrics: Arc::default(),
             certificate: None,

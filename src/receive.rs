@@ -35,7 +35,7 @@ use crate::delivery::Delivery;
 use crate::event::SourceId;
 use crate::secret::KeyRing;
 use crate::store::{AppendError, Draft, Journal, Kind};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, SourceMeters};
 use crate::verify::{Found, Headers, Proven, Refusal, Request, Scheme, verify};
 
 use self::answer::Answer;
@@ -54,6 +54,7 @@ pub struct Source {
     keys: KeyRing,
     headers_kept: &'static [&'static str],
     rate: Option<(Rate, Mutex<Bucket>)>,
+    meters: SourceMeters,
     /// One bit a refusal that was logged: each is told once, not once a request.
     told: AtomicU16,
 }
@@ -66,12 +67,14 @@ impl Source {
         keys: KeyRing,
         headers_kept: &'static [&'static str],
         rate_limit: Option<RateLimit>,
+        metrics: &Metrics,
     ) -> Self {
+        let meters = metrics.source_meters(id.as_str());
         let rate = rate_limit.map(|limit| {
             let rate = Rate { per_second: f64::from(limit.per_second), burst: f64::from(limit.burst) };
             (rate, Mutex::new(Bucket::full(rate, Instant::now())))
         });
-        Self { id, scheme, keys, headers_kept, rate, told: AtomicU16::new(0) }
+        Self { id, scheme, keys, headers_kept, rate, meters, told: AtomicU16::new(0) }
     }
 }
 
@@ -140,13 +143,10 @@ impl Receiver {
         let source = sources.get(hook_of(request.path()).unwrap_or_default());
         let mut read_whole = false;
         let answered = self.answer(request, &mut payload, source, &sources, &mut read_whole).await;
-        let label = source.map_or(UNKNOWN_SOURCE, |source| source.id.as_str());
         match answered {
-            Ok(sequence) => {
-                self.metrics.ingest(label, "accepted");
-                accepted(sequence)
-            }
+            Ok(sequence) => accepted(sequence),
             Err(answer) => {
+                let label = source.map_or(UNKNOWN_SOURCE, |source| source.id.as_str());
                 self.metrics.ingest(label, answer.outcome());
                 answer.respond((!read_whole).then_some(payload))
             }
@@ -198,10 +198,9 @@ impl Receiver {
             let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
             bucket.take(*rate, received).map_err(|retry_after| Answer::TooMany { retry_after })?;
         }
-        if proven.is_ping() {
-            return Ok(None);
-        }
-        self.keep(source, proven, now, received).await.map(Some)
+        let sequence = if proven.is_ping() { None } else { Some(self.keep(source, proven, now, received).await?) };
+        source.meters.accepted(now.as_duration().as_secs_f64());
+        Ok(sequence)
     }
 
     fn prove(

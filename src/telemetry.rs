@@ -3,6 +3,7 @@
 //! Names and labels are the contract's. Labels are bounded: sources and sinks come from the config, everything else is an enum.
 //! What has to add up over restarts (the counts of sinks) is kept by the ledger and only copied here when someone asks.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -10,6 +11,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 
 /// A gauge of seconds or time stamps.
 type Seconds = Gauge<f64, AtomicU64>;
@@ -44,6 +46,7 @@ pub struct Metrics {
     signature_failures: Family<BySourceReason, Counter>,
     deliveries: Family<BySourceOutcome, Counter>,
     dedup_conflicts: Family<BySource, Counter>,
+    last_delivery: Family<BySource, Seconds>,
     events: Family<BySourceVerdict, Counter>,
     sink_entered: Family<BySink, Counter>,
     sink_events: Family<BySinkOutcome, Counter>,
@@ -75,6 +78,10 @@ impl Default for Metrics {
                 "dedup_conflicts",
                 "Events with a provider's id that is known with another content"
             ),
+            last_delivery: registered!(
+                "source_last_delivery_timestamp_seconds",
+                "When the source last sent something that was proven; 0 where nothing came since the start"
+            ),
             events: registered!("events", "Verdict events"),
             sink_entered: registered!("sink_entered", "Events that came up for the sink"),
             sink_events: registered!("sink_events", "Events of the sink by what became of them"),
@@ -91,7 +98,65 @@ impl Default for Metrics {
     }
 }
 
+/// The handles of one source, for the path where a look-up by name would count.
+#[derive(Debug, Clone)]
+pub struct SourceMeters {
+    accepted: Counter,
+    last_delivery: Seconds,
+}
+
+impl SourceMeters {
+    /// One delivery that is proven and durable, at this time in seconds since the epoch.
+    pub fn accepted(&self, at: f64) {
+        self.accepted.inc();
+        self.last_delivery.set(at);
+    }
+}
+
+/// What a source has sent since the start, and what became of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceCounts {
+    /// When it last sent something that was proven, in seconds since the epoch; 0 for never.
+    #[serde(skip)]
+    pub last_delivery: f64,
+    /// Its requests, by how they were answered.
+    pub requests: BTreeMap<&'static str, u64>,
+    /// Requests whose proof did not hold, by reason; only reasons that occurred.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Items of its messages, by what became of them.
+    pub items: BTreeMap<&'static str, u64>,
+}
+
+/// How a request is answered, in a word.
+const REQUEST_OUTCOMES: [&str; 4] = ["accepted", "unauthorized", "rejected", "unavailable"];
+/// What becomes of an item of a message, in a word.
+const ITEM_OUTCOMES: [&str; 5] = ["normalized", "duplicate", "ignored", "dead", "fetching"];
+
 impl Metrics {
+    /// The handles of one source.
+    pub fn source_meters(&self, source: &str) -> SourceMeters {
+        let accepted = BySourceOutcome { source: source.into(), outcome: "accepted".into() };
+        SourceMeters {
+            accepted: self.ingest_requests.get_or_create(&accepted).clone(),
+            last_delivery: self.last_delivery.get_or_create(&BySource { source: source.into() }).clone(),
+        }
+    }
+
+    /// What a source has sent since the start. `reasons` are all for which a proof can fail.
+    pub fn source_counts(&self, source: &str, reasons: impl Iterator<Item = &'static str>) -> SourceCounts {
+        let outcome = |word: &str| BySourceOutcome { source: source.into(), outcome: word.into() };
+        let reason = |word: &str| BySourceReason { source: source.into(), reason: word.into() };
+        let requests = REQUEST_OUTCOMES.map(|word| (word, count_of(&self.ingest_requests, &outcome(word))));
+        let items = ITEM_OUTCOMES.map(|word| (word, count_of(&self.deliveries, &outcome(word))));
+        let refused = reasons.map(|word| (word, count_of(&self.signature_failures, &reason(word))));
+        SourceCounts {
+            last_delivery: self.last_delivery.get(&BySource { source: source.into() }).map_or(0.0, |at| at.get()),
+            requests: requests.into(),
+            refused: refused.filter(|(_, count)| *count > 0).collect(),
+            items: items.into(),
+        }
+    }
+
     /// One request to the receiver: `accepted`, `unauthorized`, `rejected` or `unavailable`; unknown sources as `_unknown`.
     pub fn ingest(&self, source: &str, outcome: &str) {
         count(&self.ingest_requests, &BySourceOutcome { source: source.into(), outcome: outcome.into() });
@@ -193,6 +258,11 @@ pub fn log_to_stderr(json: bool, default_level: &str) {
 
 fn count<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Counter>, labels: &L) {
     family.get_or_create(labels).inc();
+}
+
+/// The count under these labels, without making an entry for them.
+fn count_of<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Counter>, labels: &L) -> u64 {
+    family.get(labels).map_or(0, |counter| counter.get())
 }
 
 fn set<L: Clone + std::hash::Hash + Eq>(family: &Family<L, Counter>, labels: &L, value: u64) {

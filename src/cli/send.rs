@@ -3,6 +3,7 @@
 //! Not here: how a sender signs (`verify`).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -47,26 +48,13 @@ impl Send {
         let plan = files.plan()?;
         let source = source_of(&plan, &self.source)?;
         let body = read_payload(&self.file)?;
-        let target = format!("/v1/hooks/{}", source.id);
-        let base = self.url.clone().unwrap_or_else(|| plan.receiver_url());
-        let base = base.trim_end_matches('/').trim_end_matches(&target);
-        let url = Url::parse(&format!("{base}{target}")).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url =
-            url.with_context(|| format!("{base} is no address of a receiver: write it like http://127.0.0.1:8080"))?;
-        // What is signed is the URL that the receiver believes to have, whichever way we reach it.
-        let signed_url = format!("{}{target}", plan.receiver.public_url);
         let extra = headers_of(&self.headers)?;
         wait_for(async {
-            let client = client(&url, &self.tls.config())?;
-            let ring = KeyRing::open(source.secrets.clone(), source.allow_short_secret, Timestamp::now()).await;
-            for error in ring.states().await.into_iter().filter_map(|state| state.error) {
-                terminal.say(format_args!("warning: {error}"));
-            }
-            let sender = Sender { client, url: url.clone(), signed_url, scheme: source.scheme.clone() };
+            let (sender, keys) = sender(&plan, source, self.url.as_deref(), &self.tls, terminal).await?;
             let mut code = GOOD;
             for _ in 0..self.count {
-                let sent = sender.post(&ring.keys(), extra.clone(), &body).await;
-                let (status, answer) = sent.with_context(|| format!("cannot send to {url}"))?;
+                let sent = sender.post(&keys, extra.clone(), &body).await;
+                let (status, answer) = sent.with_context(|| format!("cannot send to {}", sender.url))?;
                 terminal.line(format_args!("{status} {}", String::from_utf8_lossy(&answer).trim()))?;
                 if !(200..300).contains(&status) {
                     terminal.say(meaning(status));
@@ -76,6 +64,30 @@ impl Send {
             Ok(code)
         })
     }
+}
+
+/// A sender of this source, and the keys it signs with. `receiver` is where to, if not where the config says.
+pub(super) async fn sender(
+    plan: &Plan,
+    source: &SourcePlan,
+    receiver: Option<&str>,
+    tls: &TlsFiles,
+    terminal: &mut Terminal,
+) -> anyhow::Result<(Sender, Arc<Vec<Key>>)> {
+    let target = format!("/v1/hooks/{}", source.id);
+    let base = receiver.map_or_else(|| plan.receiver_url(), str::to_owned);
+    let base = base.trim_end_matches('/').trim_end_matches(&target);
+    let url = Url::parse(&format!("{base}{target}")).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let url =
+        url.with_context(|| format!("{base} is no address of a receiver: write it like http://127.0.0.1:8080"))?;
+    // What is signed is the URL that the receiver believes to have, whichever way we reach it.
+    let signed_url = format!("{}{target}", plan.receiver.public_url);
+    let client = client(&url, &tls.config())?;
+    let ring = KeyRing::open(source.secrets.clone(), source.allow_short_secret, Timestamp::now()).await;
+    for error in ring.states().await.into_iter().filter_map(|state| state.error) {
+        terminal.say(format_args!("warning: {error}"));
+    }
+    Ok((Sender { client, url, signed_url, scheme: source.scheme.clone() }, ring.keys()))
 }
 
 /// Sends as one source's sender would.
@@ -131,7 +143,7 @@ pub(super) fn headers_of(written: &[String]) -> anyhow::Result<HeaderMap> {
 }
 
 /// What an answer that is no success means, and what to do.
-const fn meaning(status: u16) -> &'static str {
+pub(super) const fn meaning(status: u16) -> &'static str {
     match status {
         400 => "400: the request did not arrive whole: look for a proxy between here and the receiver",
         401 => {

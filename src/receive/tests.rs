@@ -51,17 +51,17 @@ async fn start(config: &ReceiverConfig, rate_limit: Option<RateLimit>) -> Runnin
     let plan = config.plan("receiver").expect("a plan");
     let secret = folder.path().join("secret");
     std::fs::write(&secret, SECRET).expect("write");
+    let metrics = Arc::new(Metrics::default());
     let mut sources = Vec::new();
     for (name, proof) in GIVEN {
         let proof = proof.replace('@', &format!("file:{}", secret.display()));
         let proof: VerifyConfig = toml::from_str(&proof).expect("TOML");
         let scheme = proof.plan("verify", false).expect("a plan");
         let keys = KeyRing::open(proof.secrets, false, Timestamp::now()).await;
-        sources.push(Source::new(name.parse().expect("a name"), scheme, keys, &["x-event"], rate_limit));
+        sources.push(Source::new(name.parse().expect("a name"), scheme, keys, &["x-event"], rate_limit, &metrics));
     }
     let options = Options { folder: folder.path().join("journal"), segment_bytes: 4 << 20, sequence_floor: 0 };
     let journal = Arc::new(DiskJournal::open(&options).expect("opens"));
-    let metrics = Arc::new(Metrics::default());
     let (ready, is_ready) = watch::channel(true);
     let receiver = Arc::new(Receiver::new(&plan, sources, journal.clone(), metrics.clone(), is_ready));
     let tls = plan.tls.map(|files| Arc::new(ServerTls::open(files).expect("TLS")));

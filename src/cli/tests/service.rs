@@ -228,3 +228,27 @@ fn damage_is_found_and_named() {
     let (code, data, _) = service.run(&["store", "verify"]);
     assert!(code == BAD && data.contains("the ledger knows sequence 2, the journal ends at 0"), "{data}");
 }
+
+#[test]
+fn sources_tells_what_came_and_why_something_was_refused() {
+    let service = Service::start();
+    let (code, data, words) = service.run(&["sources", "test", "portal"]);
+    assert_eq!((code, data.lines().nth(1)), (GOOD, Some("normalized")), "{data}{words}");
+    write(service.folder.path(), "other", "another-secret-of-thirty-two-chars");
+    let text = std::fs::read_to_string(&service.config).expect("readable").replace("/secret\"", "/other\"");
+    let config = write(service.folder.path(), "other.toml", &text);
+    let (code, data, _) = run(&["--config", &config, "sources", "test", "portal"]);
+    assert!(code == BAD && data.starts_with("401 "), "{data}");
+    let odd = write(service.folder.path(), "odd.json", "{\"event\":\"analysis.completed\"}");
+    let (code, data, words) = service.run(&["sources", "test", "portal", &odd]);
+    assert!(code == BAD && data.ends_with("dead\n") && words.contains("dead-letters list"), "{data}{words}");
+
+    let (_, table, _) = service.run(&["sources"]);
+    let row: Vec<&str> = table.lines().nth(1).expect("a row").split("  ").filter(|cell| !cell.is_empty()).collect();
+    assert_eq!((row[0], row[1].trim(), row[2].trim()), ("portal", "Vile Analyziz", "signature"), "{table}");
+    assert!(table.contains("mismatch 1"), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&service.run(&["sources", "--json"]).1).expect("JSON");
+    assert_eq!((&json[0]["requests"]["accepted"], &json[0]["items"]["normalized"]), (&2.into(), &1.into()));
+    let (code, _, words) = service.run(&["sources", "test", "nobody"]);
+    assert!(code == BAD && words.contains("the config has no source \"nobody\"; it has portal"), "{words}");
+}

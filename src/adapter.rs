@@ -15,14 +15,18 @@ use crate::delivery::Delivery;
 use crate::event::{Detection, Finding, Verdict};
 use crate::setting::Problem;
 
+mod fetch_id;
 mod items;
 mod json;
 mod native;
+mod shared;
 mod vileanalyziz;
 mod virustotal;
 
 #[cfg(test)]
 mod tests;
+
+pub use fetch_id::FetchId;
 
 /// One platform's payloads.
 pub trait Adapter: Send + Sync {
@@ -36,6 +40,13 @@ pub trait Adapter: Send + Sync {
 
     /// What the delivery says, in the order it says it. One message may carry several outcomes.
     fn normalize(&self, delivery: &Delivery) -> Result<Vec<Result<Outcome, ItemError>>, NormalizeError>;
+
+    /// By which id the platform can be asked for this finding once more: a source whose callbacks prove nothing confirms them so.
+    /// None where the platform has no such id.
+    fn fetch_of(&self, finding: &Finding) -> Option<FetchId> {
+        let _ = finding;
+        None
+    }
 }
 
 /// What one item of a message is.
@@ -49,7 +60,9 @@ pub enum Outcome {
     Pointer(FetchId),
     /// A job (a retrohunt, a storage scan) ended; its results come by another way.
     Job,
-    /// Nothing for us: a ping, a work order, an API's own answer.
+    /// A work order for an engine, and no result.
+    Request,
+    /// Nothing for us: a ping, a handshake, an API's own answer.
     Ignore,
 }
 
@@ -61,14 +74,11 @@ impl Outcome {
             Self::NotReady => "not_ready",
             Self::Pointer(_) => "pointer",
             Self::Job => "job",
+            Self::Request => "request",
             Self::Ignore => "ignore",
         }
     }
 }
-
-/// The platform's id of a report that has to be fetched, validated by the adapter: never a URL out of a payload.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FetchId(pub String);
 
 /// Why one item of a message could not be read. Its neighbours go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -18,6 +18,7 @@ use crate::setting::Problem;
 mod fetch_id;
 mod items;
 mod json;
+mod metadefender;
 mod native;
 mod shared;
 mod vileanalyziz;
@@ -129,6 +130,7 @@ pub fn plan(key: &str, name: &AdapterName, options: &Options) -> Result<Arc<dyn 
     let adapter: Arc<dyn Adapter> = match name {
         "virustotal" => return virustotal::VirusTotal::plan(key, options).map(|adapter| Arc::new(adapter) as _),
         "vileanalyziz" => Arc::new(vileanalyziz::VileAnalyziz),
+        "metadefender" => Arc::new(metadefender::MetaDefender),
         "native" => Arc::new(native::Native),
         _ => return Err(Problem::new(format!("{key}.adapter"), refusal(name))),
     };
@@ -157,11 +159,10 @@ fn refusal(name: &str) -> String {
     }
 }
 
-const BUILT: [&str; 3] = ["native", "vileanalyziz", "virustotal"];
+const BUILT: [&str; 4] = ["metadefender", "native", "vileanalyziz", "virustotal"];
 
 /// Names that the config reference already lists: natively built ones, then packs, then `jq`.
-const PLANNED: [&str; 25] = [
-    "metadefender",
+const PLANNED: [&str; 24] = [
     "event_grid",
     "aws",
     "assemblyline",

@@ -260,6 +260,8 @@ fn numeric_ids_keep_every_digit() {
 #[test]
 fn a_finding_can_be_asked_for_once_more() {
     for (path, wanted) in [
+        ("metadefender/core_callback_clean.json", "data:61dffeaa728844adbf49eb090e4ece0e"),
+        ("metadefender/storage_security_file_scanned.json", "-"),
         (
             "vileanalyziz/analysis_completed_high_risk.json",
             "file:275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f",
@@ -375,7 +377,7 @@ fn names_of_adapters_are_checked_with_words() {
         ("scanii", none(), "sources.a.adapter: adapter \"scanii\" is planned but not built yet"),
         ("virustotl", none(), "did you mean \"virustotal\"?"),
         ("hybrid_analysis", none(), "did you mean \"hybrid-analysis\"?"),
-        ("zzzzzz", none(), "there is no adapter of this name; this version has \"native\", \"vileanalyziz\", \"virustotal\""),
+        ("zzzzzz", none(), "there is no adapter of this name; this version has \"metadefender\", \"native\", \"vileanalyziz\""),
         (
             "native",
             Options { malicious_min: Some(1), clean_min: None },
@@ -621,7 +623,8 @@ fn adapter_of(path: &str) -> Arc<dyn Adapter> {
 }
 
 /// Folders of payloads, and whose they are.
-const FOLDERS: [(&str, &str); 2] = [
+const FOLDERS: [(&str, &str); 3] = [
+    ("metadefender", "metadefender"),
     ("vileanalyziz", "vileanalyziz"),
     ("virustotal", "virustotal"),
 ];

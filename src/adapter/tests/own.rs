@@ -8,6 +8,10 @@ use super::{EICAR, Own};
 /// Name, adapter, body, outcome in short.
 pub(super) fn bodies() -> Vec<Own> {
     let groups = [
+        ("metadefender", metadefender_codes()),
+        ("metadefender", metadefender_results()),
+        ("metadefender", metadefender_storage()),
+        ("metadefender", metadefender_archives()),
         ("virustotal", virustotal()),
     ];
     let named = |(adapter, cases): (&'static str, Vec<Case>)| {
@@ -18,6 +22,176 @@ pub(super) fn bodies() -> Vec<Own> {
 
 /// Name, body, outcome in short.
 type Case = (&'static str, String, &'static str);
+
+fn scan(code: impl Into<Json>, more: Json) -> String {
+    let code = code.into();
+    let body = json!({
+        "data_id": "d1", "file_info": {"sha256": EICAR.to_uppercase()},
+        "process_info": {"progress_percentage": 100, "result": "Allowed"},
+        "scan_results": {"scan_all_result_i": code, "progress_percentage": 100},
+    });
+    merged(body, more).to_string()
+}
+
+fn metadefender_codes() -> Vec<Case> {
+    let verdicts = [
+        ("clean - approved", &[0, 7][..]),
+        ("malicious - approved", &[1, 4, 6, 8]),
+        ("suspicious - approved", &[2, 22]),
+        ("error - approved", &[3, 5, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 23, 24, 99, 254, 256, 1 << 40]),
+        ("not_ready", &[255_u64]),
+    ];
+    let cases = |(wanted, codes): (&'static str, &'static [u64])| {
+        codes.iter().map(move |code| ("a code", scan(*code, json!({})), wanted))
+    };
+    verdicts.into_iter().flat_map(cases).collect()
+}
+
+fn metadefender_results() -> Vec<Case> {
+    vec![
+        ("no code", scan(Json::Null, json!({})), "scan_results.scan_all_result_i is missing"),
+        ("a code as text", scan("0", json!({})), "scan_results.scan_all_result_i: expected a whole number"),
+        ("all zero, but on its way", scan(0, json!({"scan_results": {"progress_percentage": 99}})), "not_ready"),
+        ("all zero, but processed on", scan(0, json!({"process_info": {"progress_percentage": 99}})), "not_ready"),
+        (
+            "clean without a progress",
+            scan(0, json!({"scan_results": {"progress_percentage": null}, "process_info": null})),
+            "scan_results.progress_percentage is missing",
+        ),
+        (
+            "malicious without a progress",
+            scan(1, json!({"scan_results": {"progress_percentage": null}, "process_info": null})),
+            "malicious -",
+        ),
+        ("blocked for a policy", scan(0, json!({"process_info": {"result": "Blocked"}})), "clean - not_approved"),
+        ("no hash", scan(1, json!({"file_info": {"sha256": ""}})), "file_info.sha256 is missing"),
+        (
+            "no scan",
+            json!({"data_id": "d1", "process_info": {"progress_percentage": 100}}).to_string(),
+            "scan_results is missing",
+        ),
+        (
+            "only an id",
+            json!({"data_id": "bzIwMDUyNlktM09BQ1lkSlk"}).to_string(),
+            "pointer data:bzIwMDUyNlktM09BQ1lkSlk",
+        ),
+        (
+            "only a path for an id",
+            json!({"data_id": "../apikey"}).to_string(),
+            "data_id: an id with characters that no id of MetaDefender has",
+        ),
+        ("an upload's answer", json!({"data_id": "d1", "status": "inqueue", "in_queue": 3}).to_string(), "not_ready"),
+        ("an error of the API", json!({"error": {"code": 404_003, "messages": ["x"]}}).to_string(), "ignore"),
+        (
+            "something else",
+            json!({"x": 1}).to_string(),
+            "no message of this platform: neither a result nor a notification of MetaDefender",
+        ),
+    ]
+}
+
+fn metadefender_storage() -> Vec<Case> {
+    let storage = |result: &str, state: &str| {
+        json!({"FileId": "f1", "FilePath": "in/a.exe", "CoreScanResult": result, "FileState": state, "FileStatus": "Blocked"})
+            .to_string()
+    };
+    vec![
+        ("a storage scan of an older version", json!({"ScanId": "s", "Status": "Failed"}).to_string(), "job"),
+        ("a file in a storage", storage("No Threat Detected", "Available"), "clean - not_approved"),
+        ("a bad file in a storage", storage("Infected", "Failed"), "malicious - not_approved"),
+        ("a file in a storage that failed", storage("No Threat Detected", "Failed"), "error - not_approved"),
+        ("an encrypted archive in a storage", storage("Encrypted Archive", "Available"), "error - not_approved"),
+        (
+            "a new word in a storage",
+            storage("Fine", "Available"),
+            "CoreScanResult: a result that this version does not know",
+        ),
+        (
+            "a file in a storage without a state",
+            json!({"FileId": "f1", "FilePath": "a", "CoreScanResult": "No Threat Detected"}).to_string(),
+            "FileState is missing",
+        ),
+        (
+            "a file in a storage without a result",
+            json!({"FileId": "f1", "FilePath": "a", "FileState": "Available"}).to_string(),
+            "CoreScanResult is missing",
+        ),
+        ("a file in a storage on its way", storage("In Progress", "Processing"), "not_ready"),
+    ]
+}
+
+fn metadefender_archives() -> Vec<Case> {
+    let archive = |code: u64, files: Json| {
+        json!({
+            "data_id": "d1", "file_info": {"sha256": EICAR, "display_name": "a.zip"},
+            "process_info": {"progress_percentage": 100, "result": "Blocked"},
+            "scan_results": {"scan_all_result_i": code, "progress_percentage": 100},
+            "extracted_files": {"files_in_archive": files},
+        })
+        .to_string()
+    };
+    let child = |code: u64, more: Json| {
+        let child =
+            json!({"data_id": "d2", "display_name": "a.zip/b", "scan_all_result_i": code, "progress_percentage": 100});
+        merged(child, more)
+    };
+    let hash = json!({"sha256": "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855"});
+    vec![
+        ("clean, with a clean file within", archive(0, json!([child(0, json!({}))])), "clean - not_approved"),
+        (
+            "clean, but a file within says more",
+            archive(0, json!([child(0, json!({})), child(1, json!({})), child(2, json!({}))])),
+            "malicious - not_approved",
+        ),
+        (
+            "clean, but a locked file within says more",
+            archive(0, json!([child(12, json!({}))])),
+            "error - not_approved",
+        ),
+        (
+            "suspicious, with a locked file within",
+            archive(2, json!([child(12, json!({}))])),
+            "suspicious - not_approved",
+        ),
+        (
+            "clean, but a file within is on its way",
+            archive(0, json!([child(0, json!({"progress_percentage": 10}))])),
+            "not_ready",
+        ),
+        (
+            "clean, with a file within without a code",
+            archive(0, json!([child(0, json!({"scan_all_result_i": null}))])),
+            "extracted_files.files_in_archive[0].scan_all_result_i is missing",
+        ),
+        (
+            "malicious, with a file within without a code",
+            archive(1, json!([child(0, json!({"scan_all_result_i": null}))])),
+            "malicious - not_approved",
+        ),
+        (
+            "a file within with a hash",
+            archive(1, json!([child(1, hash.clone()), child(0, hash.clone())])),
+            "malicious - not_approved; malicious -; clean -",
+        ),
+        (
+            "a file within with a hash of its own place",
+            archive(1, json!([child(12, json!({"file_info": hash.clone()}))])),
+            "malicious - not_approved; error -",
+        ),
+        (
+            "a file within with half a hash",
+            archive(0, json!([child(0, json!({"sha256": "e3b0"}))])),
+            "extracted_files.files_in_archive[0].sha256: not the hexadecimal digits of this kind of hash",
+        ),
+        (
+            "an odd file within with a hash",
+            archive(1, json!([child(1, merged(hash.clone(), json!({"scan_all_result_i": null}))), child(1, hash)])),
+            "malicious - not_approved; item 1: extracted_files.files_in_archive[0].scan_all_result_i is missing; malicious -",
+        ),
+        ("an empty archive", archive(0, json!([])), "clean - not_approved"),
+        ("a list that is none", archive(0, json!({})), "extracted_files.files_in_archive: expected a list"),
+    ]
+}
 
 fn virustotal() -> Vec<Case> {
     vec![

@@ -15,6 +15,7 @@ use crate::delivery::Delivery;
 use crate::event::{Detection, Finding, Verdict};
 use crate::setting::Problem;
 
+mod event_grid;
 mod fetch_id;
 mod items;
 mod json;
@@ -131,6 +132,7 @@ pub fn plan(key: &str, name: &AdapterName, options: &Options) -> Result<Arc<dyn 
         "virustotal" => return virustotal::VirusTotal::plan(key, options).map(|adapter| Arc::new(adapter) as _),
         "vileanalyziz" => Arc::new(vileanalyziz::VileAnalyziz),
         "metadefender" => Arc::new(metadefender::MetaDefender),
+        "event_grid" => Arc::new(event_grid::EventGrid),
         "native" => Arc::new(native::Native),
         _ => return Err(Problem::new(format!("{key}.adapter"), refusal(name))),
     };
@@ -159,11 +161,10 @@ fn refusal(name: &str) -> String {
     }
 }
 
-const BUILT: [&str; 4] = ["metadefender", "native", "vileanalyziz", "virustotal"];
+const BUILT: [&str; 5] = ["event_grid", "metadefender", "native", "vileanalyziz", "virustotal"];
 
 /// Names that the config reference already lists: natively built ones, then packs, then `jq`.
-const PLANNED: [&str; 24] = [
-    "event_grid",
+const PLANNED: [&str; 23] = [
     "aws",
     "assemblyline",
     "cape",

@@ -260,6 +260,7 @@ fn numeric_ids_keep_every_digit() {
 #[test]
 fn a_finding_can_be_asked_for_once_more() {
     for (path, wanted) in [
+        ("azure_defender_storage/event_grid_malicious.json", "-"),
         ("metadefender/core_callback_clean.json", "data:61dffeaa728844adbf49eb090e4ece0e"),
         ("metadefender/storage_security_file_scanned.json", "-"),
         (
@@ -377,7 +378,7 @@ fn names_of_adapters_are_checked_with_words() {
         ("scanii", none(), "sources.a.adapter: adapter \"scanii\" is planned but not built yet"),
         ("virustotl", none(), "did you mean \"virustotal\"?"),
         ("hybrid_analysis", none(), "did you mean \"hybrid-analysis\"?"),
-        ("zzzzzz", none(), "there is no adapter of this name; this version has \"metadefender\", \"native\", \"vileanalyziz\""),
+        ("zzzzzz", none(), "there is no adapter of this name; this version has \"event_grid\", \"metadefender\", \"native\""),
         (
             "native",
             Options { malicious_min: Some(1), clean_min: None },
@@ -623,7 +624,8 @@ fn adapter_of(path: &str) -> Arc<dyn Adapter> {
 }
 
 /// Folders of payloads, and whose they are.
-const FOLDERS: [(&str, &str); 3] = [
+const FOLDERS: [(&str, &str); 4] = [
+    ("azure_defender_storage", "event_grid"),
     ("metadefender", "metadefender"),
     ("vileanalyziz", "vileanalyziz"),
     ("virustotal", "virustotal"),

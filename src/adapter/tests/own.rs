@@ -12,6 +12,7 @@ pub(super) fn bodies() -> Vec<Own> {
         ("metadefender", metadefender_results()),
         ("metadefender", metadefender_storage()),
         ("metadefender", metadefender_archives()),
+        ("event_grid", event_grid()),
         ("virustotal", virustotal()),
     ];
     let named = |(adapter, cases): (&'static str, Vec<Case>)| {
@@ -190,6 +191,77 @@ fn metadefender_archives() -> Vec<Case> {
         ),
         ("an empty archive", archive(0, json!([])), "clean - not_approved"),
         ("a list that is none", archive(0, json!({})), "extracted_files.files_in_archive: expected a list"),
+    ]
+}
+
+fn event_grid() -> Vec<Case> {
+    let data = |result: &str, details: Json| json!({"blobUri": "https://a.blob.core.windows.net/c/b", "eTag": "0x1", "scanResultType": result, "scanResultDetails": details});
+    let event = |data: Json| json!({"id": "e", "eventType": "Microsoft.Security.MalwareScanningResult", "eventTime": "2026-03-23T11:31:54Z", "data": data});
+    let own = |result: &str, details: Json| json!([event(data(result, details))]).to_string();
+    let cloud = |more: Json| {
+        let body = json!({"specversion": "1.0", "id": "e", "type": "Microsoft.Security.MalwareScanningResult", "source": "/s", "data": data("Malicious", json!({"sha256": EICAR}))});
+        merged(body, more).to_string()
+    };
+    vec![
+        ("no threats", own("No threats found", Json::Null), "clean -"),
+        ("no threats, as the log has it", own("No Threat Found", json!({"malwareNamesFound": []})), "clean -"),
+        (
+            "malicious",
+            own("Malicious", json!({"malwareNamesFound": ["a", "b"], "sha256": EICAR.to_uppercase()})),
+            "malicious -",
+        ),
+        ("malicious, without details", own("Malicious", Json::Null), "malicious -"),
+        ("error", own("Error", Json::Null), "error -"),
+        ("not scanned", own("Not Scanned", json!({"notScannedReason": "too large"})), "error -"),
+        (
+            "a new result",
+            own("Fine", Json::Null),
+            "item 0: data.scanResultType: a result that this version does not know",
+        ),
+        (
+            "no threats beside the name of one",
+            own("No threats found", json!({"malwareNamesFound": ["a"]})),
+            "item 0: data.scanResultDetails.malwareNamesFound[0]: malware stands beside a result that says there is none",
+        ),
+        (
+            "half a hash",
+            own("Malicious", json!({"sha256": "275a"})),
+            "item 0: data.scanResultDetails.sha256: not the hexadecimal digits of this kind of hash",
+        ),
+        (
+            "neither hash nor URL",
+            json!([event(json!({"scanResultType": "Malicious"}))]).to_string(),
+            "item 0: data.blobUri is missing",
+        ),
+        ("a CloudEvent", cloud(json!({})), "malicious -"),
+        ("a CloudEvent without a type", cloud(json!({"type": null})), "type is missing"),
+        (
+            "two schemas in one",
+            cloud(json!({"eventType": "Microsoft.Security.MalwareScanningResult"})),
+            "specversion: stands beside an eventType, so which of two schemas is meant is a guess",
+        ),
+        ("no data", cloud(json!({"data": null})), "data is missing"),
+        ("a created blob", cloud(json!({"type": "Microsoft.Storage.BlobCreated"})), "ignore"),
+        (
+            "the end of a subscription",
+            json!([{"eventType": "Microsoft.EventGrid.SubscriptionDeletedEvent", "data": {}}]).to_string(),
+            "ignore",
+        ),
+        (
+            "a new type",
+            cloud(json!({"type": "Microsoft.Security.Other"})),
+            "no message of this platform: type: an event of a type that this version does not know",
+        ),
+        (
+            "no event",
+            json!({"x": 1}).to_string(),
+            "no message of this platform: neither an Event Grid event nor a CloudEvent",
+        ),
+        (
+            "an odd event among others",
+            json!([1, event(data("Malicious", Json::Null))]).to_string(),
+            "item 0: expected an object; malicious -",
+        ),
     ]
 }
 

@@ -260,6 +260,7 @@ fn numeric_ids_keep_every_digit() {
 #[test]
 fn a_finding_can_be_asked_for_once_more() {
     for (path, wanted) in [
+        ("aws_guardduty_s3/eventbridge_threats_found.json", "-"),
         ("azure_defender_storage/event_grid_malicious.json", "-"),
         ("metadefender/core_callback_clean.json", "data:61dffeaa728844adbf49eb090e4ece0e"),
         ("metadefender/storage_security_file_scanned.json", "-"),
@@ -378,7 +379,7 @@ fn names_of_adapters_are_checked_with_words() {
         ("scanii", none(), "sources.a.adapter: adapter \"scanii\" is planned but not built yet"),
         ("virustotl", none(), "did you mean \"virustotal\"?"),
         ("hybrid_analysis", none(), "did you mean \"hybrid-analysis\"?"),
-        ("zzzzzz", none(), "there is no adapter of this name; this version has \"event_grid\", \"metadefender\", \"native\""),
+        ("zzzzzz", none(), "there is no adapter of this name; this version has \"aws\", \"event_grid\", \"metadefender\""),
         (
             "native",
             Options { malicious_min: Some(1), clean_min: None },
@@ -624,7 +625,8 @@ fn adapter_of(path: &str) -> Arc<dyn Adapter> {
 }
 
 /// Folders of payloads, and whose they are.
-const FOLDERS: [(&str, &str); 4] = [
+const FOLDERS: [(&str, &str); 5] = [
+    ("aws_guardduty_s3", "aws"),
     ("azure_defender_storage", "event_grid"),
     ("metadefender", "metadefender"),
     ("vileanalyziz", "vileanalyziz"),

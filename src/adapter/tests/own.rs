@@ -13,6 +13,8 @@ pub(super) fn bodies() -> Vec<Own> {
         ("metadefender", metadefender_storage()),
         ("metadefender", metadefender_archives()),
         ("event_grid", event_grid()),
+        ("aws", guardduty()),
+        ("aws", sns()),
         ("virustotal", virustotal()),
     ];
     let named = |(adapter, cases): (&'static str, Vec<Case>)| {
@@ -262,6 +264,113 @@ fn event_grid() -> Vec<Case> {
             json!([1, event(data("Malicious", Json::Null))]).to_string(),
             "item 0: expected an object; malicious -",
         ),
+    ]
+}
+
+fn object_scan(scan: Option<&str>, status: Option<&str>, more: Json) -> Json {
+    let body = json!({
+        "id": "e", "detail-type": "GuardDuty Malware Protection Object Scan Result", "time": "2026-03-23T12:00:00Z",
+        "account": "111122223333", "detail": {
+            "scanStatus": scan, "resourceType": "S3_OBJECT",
+            "s3ObjectDetails": {"bucketName": "b", "objectKey": "k/a.exe", "eTag": "1", "versionId": "v"},
+            "scanResultDetails": {"scanResultStatus": status, "threats": null},
+        },
+    });
+    merged(body, more)
+}
+
+fn guardduty() -> Vec<Case> {
+    let status = |scan: &str, status: &str| object_scan(Some(scan), Some(status), json!({})).to_string();
+    let threats = |more: Json| object_scan(Some("COMPLETED"), Some("THREATS_FOUND"), json!({"detail": more}));
+    let clean = |more: Json| object_scan(Some("COMPLETED"), Some("NO_THREATS_FOUND"), json!({"detail": more}));
+    vec![
+        ("no threats", status("COMPLETED", "NO_THREATS_FOUND"), "clean -"),
+        ("threats", status("COMPLETED", "THREATS_FOUND"), "malicious -"),
+        ("a threat, as the type definitions spell it", status("COMPLETED", "THREAT_FOUND"), "malicious -"),
+        ("unsupported", status("SKIPPED", "UNSUPPORTED"), "error -"),
+        ("access denied", status("SKIPPED", "ACCESS_DENIED"), "error -"),
+        ("failed", status("FAILED", "FAILED"), "error -"),
+        ("no threats, but not completed", status("SKIPPED", "NO_THREATS_FOUND"), "error -"),
+        (
+            "no threats, without a status of the scan",
+            object_scan(None, Some("NO_THREATS_FOUND"), json!({})).to_string(),
+            "detail.scanStatus is missing",
+        ),
+        (
+            "completed, without a result",
+            object_scan(Some("COMPLETED"), None, json!({})).to_string(),
+            "detail.scanResultDetails.scanResultStatus is missing",
+        ),
+        ("skipped, without a result", object_scan(Some("SKIPPED"), None, json!({})).to_string(), "error -"),
+        (
+            "a new result",
+            status("COMPLETED", "FINE"),
+            "detail.scanResultDetails.scanResultStatus: a result that this version does not know",
+        ),
+        (
+            "no threats beside a threat",
+            clean(json!({"scanResultDetails": {"threats": [{"name": "EICAR"}]}})).to_string(),
+            "detail.scanResultDetails.threats[0]: a threat stands beside a result that says there is none",
+        ),
+        (
+            "a list of events",
+            json!([threats(json!({})), {}]).to_string(),
+            "malicious -; item 1: neither an event of EventBridge nor a notification of SNS",
+        ),
+        (
+            "another resource",
+            clean(json!({"resourceType": "EBS"})).to_string(),
+            "no message of this platform: detail.resourceType: the scan of something else than an object of S3",
+        ),
+        (
+            "no bucket",
+            threats(json!({"s3ObjectDetails": {"bucketName": null}})).to_string(),
+            "detail.s3ObjectDetails.bucketName is missing",
+        ),
+        (
+            "a key as long as none",
+            threats(json!({"s3ObjectDetails": {"objectKey": "x".repeat(3000)}})).to_string(),
+            "detail.s3ObjectDetails.objectKey: the URL of the object is longer than 2048 bytes",
+        ),
+        (
+            "the state of a plan",
+            json!({"detail-type": "GuardDuty Malware Protection Resource Status Active", "detail": {}}).to_string(),
+            "ignore",
+        ),
+        (
+            "another event",
+            json!({"detail-type": "EC2 Instance State-change Notification", "detail": {}}).to_string(),
+            "no message of this platform: detail-type: an event of a type that this version does not know",
+        ),
+    ]
+}
+
+fn sns() -> Vec<Case> {
+    let event = || object_scan(Some("COMPLETED"), Some("THREATS_FOUND"), json!({})).to_string();
+    let sns = |message: String| {
+        json!({"Type": "Notification", "MessageId": "m", "Message": message, "Timestamp": "2026-03-23T12:00:01.000Z"})
+            .to_string()
+    };
+    vec![
+        ("an envelope", sns(event()), "malicious -"),
+        ("three envelopes", sns(sns(sns(event()))), "malicious -"),
+        (
+            "four envelopes",
+            sns(sns(sns(sns(event())))),
+            "Message: Message: Message: Message: an envelope within too many others",
+        ),
+        ("an envelope around a text", sns("hello".to_owned()), "not readable JSON: Message: byte 0: expected a value"),
+        (
+            "an envelope around nothing",
+            json!({"Type": "Notification", "MessageId": "m"}).to_string(),
+            "Message is missing",
+        ),
+        (
+            "an envelope of a new type",
+            json!({"Type": "Other"}).to_string(),
+            "no message of this platform: Type: a message of SNS of a type that this version does not know",
+        ),
+        ("the end of a subscription", json!({"Type": "UnsubscribeConfirmation", "Message": "x"}).to_string(), "ignore"),
     ]
 }
 

@@ -15,6 +15,7 @@ use crate::delivery::Delivery;
 use crate::event::{Detection, Finding, Verdict};
 use crate::setting::Problem;
 
+mod assemblyline;
 mod aws;
 mod event_grid;
 mod fetch_id;
@@ -135,6 +136,7 @@ pub fn plan(key: &str, name: &AdapterName, options: &Options) -> Result<Arc<dyn 
         "metadefender" => Arc::new(metadefender::MetaDefender),
         "event_grid" => Arc::new(event_grid::EventGrid),
         "aws" => Arc::new(aws::Aws),
+        "assemblyline" => Arc::new(assemblyline::Assemblyline),
         "native" => Arc::new(native::Native),
         _ => return Err(Problem::new(format!("{key}.adapter"), refusal(name))),
     };
@@ -163,11 +165,10 @@ fn refusal(name: &str) -> String {
     }
 }
 
-const BUILT: [&str; 6] = ["aws", "event_grid", "metadefender", "native", "vileanalyziz", "virustotal"];
+const BUILT: [&str; 7] = ["assemblyline", "aws", "event_grid", "metadefender", "native", "vileanalyziz", "virustotal"];
 
 /// Names that the config reference already lists: natively built ones, then packs, then `jq`.
-const PLANNED: [&str; 22] = [
-    "assemblyline",
+const PLANNED: [&str; 21] = [
     "cape",
     "scanii",
     "attachmentav",

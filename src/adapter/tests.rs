@@ -260,6 +260,8 @@ fn numeric_ids_keep_every_digit() {
 #[test]
 fn a_finding_can_be_asked_for_once_more() {
     for (path, wanted) in [
+        ("assemblyline/webhook_submission_completed.json", "submission:4fXkUaBZLpL1TNcFqFhVvF"),
+        ("assemblyline/webhook_cache_hit.json", "submission:5gYlVbCamQM2UOdGrGiWwG"),
         ("aws_guardduty_s3/eventbridge_threats_found.json", "-"),
         ("azure_defender_storage/event_grid_malicious.json", "-"),
         ("metadefender/core_callback_clean.json", "data:61dffeaa728844adbf49eb090e4ece0e"),
@@ -379,7 +381,7 @@ fn names_of_adapters_are_checked_with_words() {
         ("scanii", none(), "sources.a.adapter: adapter \"scanii\" is planned but not built yet"),
         ("virustotl", none(), "did you mean \"virustotal\"?"),
         ("hybrid_analysis", none(), "did you mean \"hybrid-analysis\"?"),
-        ("zzzzzz", none(), "there is no adapter of this name; this version has \"aws\", \"event_grid\", \"metadefender\""),
+        ("zzzzzz", none(), "there is no adapter of this name; this version has \"assemblyline\", \"aws\", \"event_grid\""),
         (
             "native",
             Options { malicious_min: Some(1), clean_min: None },
@@ -625,7 +627,8 @@ fn adapter_of(path: &str) -> Arc<dyn Adapter> {
 }
 
 /// Folders of payloads, and whose they are.
-const FOLDERS: [(&str, &str); 5] = [
+const FOLDERS: [(&str, &str); 6] = [
+    ("assemblyline", "assemblyline"),
     ("aws_guardduty_s3", "aws"),
     ("azure_defender_storage", "event_grid"),
     ("metadefender", "metadefender"),

@@ -15,6 +15,8 @@ pub(super) fn bodies() -> Vec<Own> {
         ("event_grid", event_grid()),
         ("aws", guardduty()),
         ("aws", sns()),
+        ("assemblyline", assemblyline_scores()),
+        ("assemblyline", assemblyline_states()),
         ("virustotal", virustotal()),
     ];
     let named = |(adapter, cases): (&'static str, Vec<Case>)| {
@@ -371,6 +373,83 @@ fn sns() -> Vec<Case> {
             "no message of this platform: Type: a message of SNS of a type that this version does not know",
         ),
         ("the end of a subscription", json!({"Type": "UnsubscribeConfirmation", "Message": "x"}).to_string(), "ignore"),
+    ]
+}
+
+fn submission(score: i64, more: Json) -> String {
+    let body = json!({
+        "is_cache": false, "score": score, "submission": {
+            "sid": "s1", "state": "completed", "error_count": 0, "errors": [], "max_score": score,
+            "files": [{"name": "a.exe", "sha256": EICAR}],
+        },
+    });
+    merged(body, more).to_string()
+}
+
+fn assemblyline_scores() -> Vec<Case> {
+    vec![
+        ("safe", submission(-1000, json!({})), "clean 0"),
+        ("info", submission(299, json!({})), "clean 30"),
+        ("suspicious", submission(300, json!({})), "suspicious 30"),
+        ("highly suspicious", submission(999, json!({})), "suspicious 100"),
+        ("malicious", submission(1000, json!({})), "malicious 100"),
+        ("beyond", submission(i64::MAX, json!({})), "malicious 100"),
+        (
+            "a score with a fraction",
+            submission(0, json!({"score": 0.5})),
+            "score: expected a whole number of at most 63 bits",
+        ),
+        (
+            "two scores",
+            submission(1500, json!({"score": 0})),
+            "submission.max_score: another score than the one beside the submission",
+        ),
+        ("no score", submission(0, json!({"score": null, "submission": {"max_score": null}})), "score is missing"),
+    ]
+}
+
+fn assemblyline_states() -> Vec<Case> {
+    let cached = json!({"is_cache": true, "submission": {"state": null, "error_count": null, "max_score": null}});
+    vec![
+        ("submitted", submission(0, json!({"submission": {"state": "submitted"}})), "not_ready"),
+        ("failed", submission(0, json!({"submission": {"state": "failed"}})), "error -"),
+        ("failed, but bad", submission(1500, json!({"submission": {"state": "failed"}})), "malicious 100"),
+        ("without a state", submission(0, json!({"submission": {"state": null}})), "submission.state is missing"),
+        (
+            "a new state",
+            submission(0, json!({"submission": {"state": "fine"}})),
+            "submission.state: expected submitted, completed or failed",
+        ),
+        ("services that failed", submission(0, json!({"submission": {"error_count": 1}})), "error -"),
+        (
+            "services that failed, listed",
+            submission(0, json!({"submission": {"error_count": 2, "errors": ["a.b", "c.d"]}})),
+            "error -",
+        ),
+        (
+            "services that failed, listed but not counted",
+            submission(0, json!({"submission": {"errors": ["a.b"]}})),
+            "submission.error_count: fewer errors than are listed",
+        ),
+        ("services that failed, but bad", submission(1500, json!({"submission": {"error_count": 1}})), "malicious 100"),
+        (
+            "without a count of errors",
+            submission(0, json!({"submission": {"error_count": null}})),
+            "submission.error_count is missing",
+        ),
+        ("from the cache", submission(0, cached.clone()), "clean 0"),
+        ("bad, from the cache", submission(500, cached.clone()), "suspicious 50"),
+        (
+            "failed, from the cache",
+            submission(0, merged(cached, json!({"submission": {"state": "failed"}}))),
+            "submission.state: an answer from the cache is of a submission that completed",
+        ),
+        ("no files", submission(0, json!({"submission": {"files": []}})), "submission.files is missing"),
+        (
+            "no submission",
+            json!({"score": 0}).to_string(),
+            "no message of this platform: no submission of Assemblyline",
+        ),
     ]
 }
 

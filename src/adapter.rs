@@ -17,6 +17,7 @@ use crate::setting::Problem;
 
 mod assemblyline;
 mod aws;
+mod cape;
 mod event_grid;
 mod fetch_id;
 mod items;
@@ -137,6 +138,7 @@ pub fn plan(key: &str, name: &AdapterName, options: &Options) -> Result<Arc<dyn 
         "event_grid" => Arc::new(event_grid::EventGrid),
         "aws" => Arc::new(aws::Aws),
         "assemblyline" => Arc::new(assemblyline::Assemblyline),
+        "cape" => Arc::new(cape::Cape),
         "native" => Arc::new(native::Native),
         _ => return Err(Problem::new(format!("{key}.adapter"), refusal(name))),
     };
@@ -165,11 +167,11 @@ fn refusal(name: &str) -> String {
     }
 }
 
-const BUILT: [&str; 7] = ["assemblyline", "aws", "event_grid", "metadefender", "native", "vileanalyziz", "virustotal"];
+const BUILT: [&str; 8] =
+    ["assemblyline", "aws", "cape", "event_grid", "metadefender", "native", "vileanalyziz", "virustotal"];
 
-/// Names that the config reference already lists: natively built ones, then packs, then `jq`.
-const PLANNED: [&str; 21] = [
-    "cape",
+/// Names that the config reference already lists: packs, then `jq`.
+const PLANNED: [&str; 20] = [
     "scanii",
     "attachmentav",
     "bucketav",

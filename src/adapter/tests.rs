@@ -264,6 +264,7 @@ fn a_finding_can_be_asked_for_once_more() {
         ("assemblyline/webhook_cache_hit.json", "submission:5gYlVbCamQM2UOdGrGiWwG"),
         ("aws_guardduty_s3/eventbridge_threats_found.json", "-"),
         ("azure_defender_storage/event_grid_malicious.json", "-"),
+        ("cape/report_trimmed.json", "task:1234"),
         ("metadefender/core_callback_clean.json", "data:61dffeaa728844adbf49eb090e4ece0e"),
         ("metadefender/storage_security_file_scanned.json", "-"),
         (
@@ -381,7 +382,7 @@ fn names_of_adapters_are_checked_with_words() {
         ("scanii", none(), "sources.a.adapter: adapter \"scanii\" is planned but not built yet"),
         ("virustotl", none(), "did you mean \"virustotal\"?"),
         ("hybrid_analysis", none(), "did you mean \"hybrid-analysis\"?"),
-        ("zzzzzz", none(), "there is no adapter of this name; this version has \"assemblyline\", \"aws\", \"event_grid\""),
+        ("zzzzzz", none(), "there is no adapter of this name; this version has \"assemblyline\", \"aws\", \"cape\""),
         (
             "native",
             Options { malicious_min: Some(1), clean_min: None },
@@ -627,10 +628,11 @@ fn adapter_of(path: &str) -> Arc<dyn Adapter> {
 }
 
 /// Folders of payloads, and whose they are.
-const FOLDERS: [(&str, &str); 6] = [
+const FOLDERS: [(&str, &str); 7] = [
     ("assemblyline", "assemblyline"),
     ("aws_guardduty_s3", "aws"),
     ("azure_defender_storage", "event_grid"),
+    ("cape", "cape"),
     ("metadefender", "metadefender"),
     ("vileanalyziz", "vileanalyziz"),
     ("virustotal", "virustotal"),

@@ -17,6 +17,8 @@ pub(super) fn bodies() -> Vec<Own> {
         ("aws", sns()),
         ("assemblyline", assemblyline_scores()),
         ("assemblyline", assemblyline_states()),
+        ("cape", cape_reports()),
+        ("cape", cape_callbacks()),
         ("virustotal", virustotal()),
     ];
     let named = |(adapter, cases): (&'static str, Vec<Case>)| {
@@ -449,6 +451,98 @@ fn assemblyline_states() -> Vec<Case> {
             "no submission",
             json!({"score": 0}).to_string(),
             "no message of this platform: no submission of Assemblyline",
+        ),
+    ]
+}
+
+fn cape_reports() -> Vec<Case> {
+    let report = |status: Json, score: Json, more: Json| {
+        let body = json!({
+            "info": {"id": 7, "ended": "2026-03-23 12:04:10"}, "malstatus": status, "malscore": score,
+            "target": {"category": "file", "file": {"sha256": EICAR, "name": "a.exe"}},
+        });
+        merged(body, more).to_string()
+    };
+    let errors = |words: &str| json!({"debug": {"errors": [words]}});
+    vec![
+        ("malicious", report(json!("Malicious"), json!(10.0), json!({})), "malicious 100"),
+        ("suspicious", report(json!("Suspicious"), json!(4.25), json!({})), "suspicious 43"),
+        ("clean", report(json!("Clean"), json!(0.4), json!({})), "clean 4"),
+        ("undetected", report(json!("Undetected"), json!(0), json!({})), "unknown -"),
+        ("failed", report(json!("Failed"), json!(0), json!({})), "error -"),
+        (
+            "a new status",
+            report(json!("Fine"), json!(0), json!({})),
+            "malstatus: a status that this version does not know",
+        ),
+        ("no status, a high score", report(Json::Null, json!(7.0), json!({})), "malicious 70"),
+        ("no status, some score", report(Json::Null, json!(4), json!({})), "suspicious 40"),
+        ("no status, a low score", report(Json::Null, json!(0.5), json!({})), "unknown 5"),
+        ("no status, no score", report(Json::Null, Json::Null, json!({})), "malstatus is missing"),
+        ("malicious without a score", report(json!("Malicious"), Json::Null, json!({})), "malicious -"),
+        ("a score of 11", report(json!("Clean"), json!(11), json!({})), "malscore: expected a number from 0 to 10"),
+        ("a score as text", report(json!("Clean"), json!("1"), json!({})), "malscore: expected a number from 0 to 10"),
+        ("nothing, and an error", report(json!("Undetected"), json!(0), errors("the guest did not start")), "error -"),
+        (
+            "clean, but the analysis says more",
+            report(json!("Clean"), json!(0), errors("the guest did not start")),
+            "error -",
+        ),
+        ("malicious, and an error", report(json!("Malicious"), json!(8), errors("x")), "malicious 80"),
+        ("no errors", report(json!("Clean"), json!(0), json!({"debug": {"errors": []}})), "clean 0"),
+        (
+            "a URL",
+            report(json!("Malicious"), json!(8), json!({"target": {"file": null, "url": "https://example.com/"}})),
+            "malicious 80",
+        ),
+        ("no target", report(json!("Malicious"), json!(8), json!({"target": null})), "target is missing"),
+        (
+            "no hash",
+            report(json!("Malicious"), json!(8), json!({"target": {"file": {"sha256": null}}})),
+            "target.file.sha256 is missing",
+        ),
+        (
+            "families of an older version",
+            report(
+                json!("Malicious"),
+                json!(8),
+                json!({"detections": "Emotet", "ttps": [{"ttp": "T1055", "signature": "x"}]}),
+            ),
+            "malicious 80",
+        ),
+    ]
+}
+
+fn cape_callbacks() -> Vec<Case> {
+    vec![
+        ("a callback", json!({"task_id": 1234}).to_string(), "pointer task:1234"),
+        ("a callback with a number as text", json!({"task_id": "1234"}).to_string(), "pointer task:1234"),
+        ("a callback with a path", json!({"task_id": "../1"}).to_string(), "task_id: expected the number of a task"),
+        (
+            "a callback with a negative number",
+            json!({"task_id": -1}).to_string(),
+            "task_id: expected the number of a task",
+        ),
+        ("a form", "task_id=7&identifier=x&data=%7B%7D".to_owned(), "pointer task:7"),
+        ("a form in another order", "identifier=x&task_id=7".to_owned(), "pointer task:7"),
+        ("a form with two tasks", "task_id=7&task_id=8".to_owned(), "task_id: expected the number of one task"),
+        ("a form with a path", "task_id=..%2F1".to_owned(), "task_id: expected the number of one task"),
+        ("another form", "identifier=x".to_owned(), "not readable JSON: byte 0: expected a value"),
+        (
+            "still analysed",
+            json!({"error": true, "error_value": "Task is still being analyzed"}).to_string(),
+            "not_ready",
+        ),
+        (
+            "an error of the API",
+            json!({"error": true, "error_value": "Task does not exist"}).to_string(),
+            "error: CAPE answered with an error instead of a report: look for the task there",
+        ),
+        ("an upload's answer", json!({"error": false, "data": {"task_ids": [7]}}).to_string(), "ignore"),
+        (
+            "something else",
+            json!({"x": 1}).to_string(),
+            "no message of this platform: neither a callback nor a report of CAPE",
         ),
     ]
 }

@@ -172,7 +172,7 @@ fn delivery(body: Vec<u8>) -> Result<Delivery, Box<dyn Error>> {
 }
 
 fn measure_adapters(bench: &Bench) -> Result<(), Box<dyn Error>> {
-    let cases: [(&str, &str, Vec<u8>); 9] = [
+    let cases: [(&str, &str, Vec<u8>); 14] = [
         ("virustotal", "v3 file, malicious, 4 KB", bodies::engine_report(4 << 10, 14)),
         ("virustotal", "v3 file, clean, 4 KB", bodies::engine_report(4 << 10, 0)),
         ("virustotal", "v3 file, malicious, 16 KB", bodies::engine_report(16 << 10, 54)),
@@ -181,6 +181,11 @@ fn measure_adapters(bench: &Bench) -> Result<(), Box<dyn Error>> {
         ("virustotal", "v2 report, as in the tests", V2_REPORT.to_vec()),
         ("vileanalyziz", "1 KB", bodies::portal_event(1 << 10)),
         ("vileanalyziz", "4 KB", bodies::portal_event(4 << 10)),
+        ("metadefender", "an archive, as in the tests", ARCHIVE.to_vec()),
+        ("event_grid", "a blob, as in the tests", BLOB.to_vec()),
+        ("aws", "an object in an SNS envelope, as in the tests", OBJECT.to_vec()),
+        ("assemblyline", "a submission, as in the tests", SUBMISSION.to_vec()),
+        ("cape", "a trimmed report, as in the tests", SANDBOX_REPORT.to_vec()),
         ("native", "half a KB", NATIVE.to_vec()),
     ];
     for (name, title, body) in cases {
@@ -360,6 +365,11 @@ const LEDGER_BATCH: u64 = 1000;
 
 const ANALYSIS: &[u8] = include_bytes!("../tests/payloads/virustotal/v3_analysis_completed.json");
 const V2_REPORT: &[u8] = include_bytes!("../tests/payloads/virustotal/v2_file_report.json");
+const ARCHIVE: &[u8] = include_bytes!("../tests/payloads/metadefender/core_callback_infected_archive.json");
+const BLOB: &[u8] = include_bytes!("../tests/payloads/azure_defender_storage/event_grid_malicious.json");
+const OBJECT: &[u8] = include_bytes!("../tests/payloads/aws_guardduty_s3/sns_wrapped_eventbridge.json");
+const SUBMISSION: &[u8] = include_bytes!("../tests/payloads/assemblyline/webhook_submission_completed.json");
+const SANDBOX_REPORT: &[u8] = include_bytes!("../tests/payloads/cape/report_trimmed.json");
 const NATIVE: &[u8] = br#"{"id": "scan-4711", "subject": {"type": "file", "sha256": "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f",
  "sha1": "3395856ce81f2b7382dee72602f798b642f14140", "name": "eicar.com", "size": 68}, "verdict": "malicious", "score": 92,
  "analysed_at": "2026-03-23T12:02:00Z", "detections": [{"engine": "clamav", "name": "Win.Test.EICAR_HDB-1", "verdict": "malicious"}],

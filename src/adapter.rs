@@ -15,14 +15,23 @@ use crate::delivery::Delivery;
 use crate::event::{Detection, Finding, Verdict};
 use crate::setting::Problem;
 
+mod assemblyline;
+mod aws;
+mod cape;
+mod event_grid;
+mod fetch_id;
 mod items;
 mod json;
+mod metadefender;
 mod native;
+mod shared;
 mod vileanalyziz;
 mod virustotal;
 
 #[cfg(test)]
 mod tests;
+
+pub use fetch_id::FetchId;
 
 /// One platform's payloads.
 pub trait Adapter: Send + Sync {
@@ -36,6 +45,13 @@ pub trait Adapter: Send + Sync {
 
     /// What the delivery says, in the order it says it. One message may carry several outcomes.
     fn normalize(&self, delivery: &Delivery) -> Result<Vec<Result<Outcome, ItemError>>, NormalizeError>;
+
+    /// By which id the platform can be asked for this finding once more: a source whose callbacks prove nothing confirms them so.
+    /// None where the platform has no such id.
+    fn fetch_of(&self, finding: &Finding) -> Option<FetchId> {
+        let _ = finding;
+        None
+    }
 }
 
 /// What one item of a message is.
@@ -49,7 +65,9 @@ pub enum Outcome {
     Pointer(FetchId),
     /// A job (a retrohunt, a storage scan) ended; its results come by another way.
     Job,
-    /// Nothing for us: a ping, a work order, an API's own answer.
+    /// A work order for an engine, and no result.
+    Request,
+    /// Nothing for us: a ping, a handshake, an API's own answer.
     Ignore,
 }
 
@@ -61,14 +79,11 @@ impl Outcome {
             Self::NotReady => "not_ready",
             Self::Pointer(_) => "pointer",
             Self::Job => "job",
+            Self::Request => "request",
             Self::Ignore => "ignore",
         }
     }
 }
-
-/// The platform's id of a report that has to be fetched, validated by the adapter: never a URL out of a payload.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct FetchId(pub String);
 
 /// Why one item of a message could not be read. Its neighbours go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +134,11 @@ pub fn plan(key: &str, name: &AdapterName, options: &Options) -> Result<Arc<dyn 
     let adapter: Arc<dyn Adapter> = match name {
         "virustotal" => return virustotal::VirusTotal::plan(key, options).map(|adapter| Arc::new(adapter) as _),
         "vileanalyziz" => Arc::new(vileanalyziz::VileAnalyziz),
+        "metadefender" => Arc::new(metadefender::MetaDefender),
+        "event_grid" => Arc::new(event_grid::EventGrid),
+        "aws" => Arc::new(aws::Aws),
+        "assemblyline" => Arc::new(assemblyline::Assemblyline),
+        "cape" => Arc::new(cape::Cape),
         "native" => Arc::new(native::Native),
         _ => return Err(Problem::new(format!("{key}.adapter"), refusal(name))),
     };
@@ -147,15 +167,11 @@ fn refusal(name: &str) -> String {
     }
 }
 
-const BUILT: [&str; 3] = ["native", "vileanalyziz", "virustotal"];
+const BUILT: [&str; 8] =
+    ["assemblyline", "aws", "cape", "event_grid", "metadefender", "native", "vileanalyziz", "virustotal"];
 
-/// Names that the config reference already lists: natively built ones, then packs, then `jq`.
-const PLANNED: [&str; 25] = [
-    "metadefender",
-    "event_grid",
-    "aws",
-    "assemblyline",
-    "cape",
+/// Names that the config reference already lists: packs, then `jq`.
+const PLANNED: [&str; 20] = [
     "scanii",
     "attachmentav",
     "bucketav",

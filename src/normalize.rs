@@ -305,7 +305,9 @@ fn apply_items(
                 let position = Position::new(sequence, index);
                 apply_finding(transaction, position, &message, *finding, redriven, tally)?;
             }
-            Ok(Outcome::NotReady | Outcome::Job | Outcome::Ignore) => tally.delivery(&message.source, "ignored"),
+            Ok(Outcome::NotReady | Outcome::Job | Outcome::Request | Outcome::Ignore) => {
+                tally.delivery(&message.source, "ignored");
+            }
             Ok(Outcome::Pointer(_)) => odd.push((index, POINTER.to_owned())),
             Err(reason) => odd.push((index, reason)),
         }

@@ -11,7 +11,8 @@
 
 use std::borrow::Cow;
 
-use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::{Timestamp, tz::TimeZone};
 
 use super::NormalizeError;
 use crate::event::{Hash, TEXT_BYTES_MAX, URL_BYTES_MAX};
@@ -160,15 +161,23 @@ impl<'d> Value<'d> {
         u32::try_from(self.whole()?).map_err(|_| self.fault("the count is too large"))
     }
 
+    /// A whole number, perhaps below 0, written without fraction or exponent.
+    pub(super) fn integer(self) -> Result<i64, Fault> {
+        match self.node().kind {
+            Kind::Number => self.raw().parse().map_err(|_| self.fault("expected a whole number of at most 63 bits")),
+            _ => Err(self.fault("expected a whole number")),
+        }
+    }
+
     /// A number from 0 to 100.
     pub(super) fn percent(self) -> Result<f64, Fault> {
-        if self.node().kind != Kind::Number {
-            return Err(self.fault("expected a number from 0 to 100"));
-        }
-        match self.raw().parse::<f64>() {
-            Ok(number) if (0.0..=100.0).contains(&number) => Ok(number),
-            _ => Err(self.fault("expected a number from 0 to 100")),
-        }
+        self.number(100.0).ok_or_else(|| self.fault("expected a number from 0 to 100"))
+    }
+
+    /// A number from 0 to `max`; none if it is anything else.
+    pub(super) fn number(self, max: f64) -> Option<f64> {
+        let raw = Some(self.raw()).filter(|_| self.node().kind == Kind::Number)?;
+        raw.parse::<f64>().ok().filter(|number| (0.0..=max).contains(number))
     }
 
     /// A hash in hexadecimal.
@@ -179,6 +188,14 @@ impl<'d> Value<'d> {
     /// A time as RFC 3339 with a zone.
     pub(super) fn instant(self) -> Result<Timestamp, Fault> {
         self.text()?.parse().map_err(|_| self.fault("expected a time like 2026-03-23T12:00:00Z"))
+    }
+
+    /// A time as above, or as some platforms write it, without a zone: then it is UTC.
+    pub(super) fn instant_or_utc(self) -> Result<Timestamp, Fault> {
+        let text = self.text()?;
+        let without_zone = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok();
+        let instant = text.parse().ok().or_else(|| Some(without_zone()?.timestamp()));
+        instant.ok_or_else(|| self.fault("expected a time like 2026-03-23 12:00:00"))
     }
 
     /// A time in whole seconds since 1970.
@@ -196,6 +213,12 @@ impl<'d> Value<'d> {
     /// Whether this is a list.
     pub(super) fn is_list(self) -> bool {
         self.node().kind == Kind::List
+    }
+
+    /// This value, unless it is an empty text: some platforms write one where they have nothing.
+    pub(super) fn filled(self) -> Option<Self> {
+        let is_text = matches!(self.node().kind, Kind::Text | Kind::EscapedText);
+        Some(self).filter(|value| !is_text || !value.raw().is_empty())
     }
 
     /// Whether this is exactly `true`.

@@ -30,6 +30,7 @@ use jiff::Timestamp;
 
 use super::items::{Outcomes, each, one};
 use super::json::{Document, Fault, Value};
+use super::shared::tlp_of;
 use super::{Adapter, Hits, NormalizeError, Outcome, score_of};
 use crate::delivery::Delivery;
 use crate::event::{Approval, Finding, LIST_MAX, Subject, SubjectId, Verdict};
@@ -145,7 +146,7 @@ fn describe(event: Value<'_>, finding: &mut Finding) -> Result<(), Fault> {
     finding.hunting_rule = text(hunting_rule)?;
     finding.tenant = tenant.map(Value::id).transpose()?;
     finding.reference = reference.map(Value::id).transpose()?;
-    finding.tlp = tlp.map(tlp_of).transpose()?;
+    finding.tlp = tlp.map(mark_of).transpose()?;
     Ok(())
 }
 
@@ -177,17 +178,8 @@ fn hit(detection: Value<'_>, verdict: Verdict, hits: &mut Hits) -> Result<(), Fa
     })
 }
 
-/// The mark as FIRST writes it, with or without its prefix, in any case.
-fn tlp_of(mark: Value<'_>) -> Result<String, Fault> {
-    let text = mark.text()?;
-    let word = text
-        .split_at_checked(4)
-        .filter(|(prefix, _)| prefix.eq_ignore_ascii_case("TLP:"))
-        .map_or(&*text, |(_, word)| word);
-    let known = TLP_WORDS.into_iter().find(|known| known.eq_ignore_ascii_case(word));
-    known
-        .map(|known| format!("TLP:{known}"))
-        .ok_or_else(|| mark.fault("expected CLEAR, WHITE, GREEN, AMBER, AMBER+STRICT or RED"))
+fn mark_of(mark: Value<'_>) -> Result<String, Fault> {
+    tlp_of(&mark.text()?).ok_or_else(|| mark.fault("expected CLEAR, WHITE, GREEN, AMBER, AMBER+STRICT or RED"))
 }
 
 /// `T` and four digits, then perhaps a dot and three digits.
@@ -199,5 +191,3 @@ pub(super) fn is_technique(id: &str) -> bool {
         None => are_digits(number, 4),
     }
 }
-
-const TLP_WORDS: [&str; 6] = ["CLEAR", "WHITE", "GREEN", "AMBER", "AMBER+STRICT", "RED"];

@@ -11,7 +11,11 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::event::SubjectId;
+use crate::event::{SubjectId, sample};
+use crate::format::{Format, OCSF_BYTES_MAX, Style};
+
+#[cfg(test)]
+mod own;
 
 #[test]
 fn every_recorded_body_becomes_what_it_has_to() {
@@ -32,11 +36,12 @@ fn every_recorded_body_becomes_what_it_has_to() {
 }
 
 fn assert_outcome(path: &str, outcome: &Outcome, wanted: &Json) {
-    let class = match outcome.class() {
-        "ignore" => "api_response",
-        class => class,
+    let class = match &wanted["class"] {
+        // An answer of an API, and a handshake, which the receiver answers.
+        class if class == "api_response" || class == "handshake" => "ignore",
+        class => class.as_str().expect("a class"),
     };
-    assert_eq!(class, wanted["class"], "{path}");
+    assert_eq!(outcome.class(), class, "{path}");
     let Outcome::Verdict(finding) = outcome else { return };
     let time = wanted["time"].as_str().map(|time| time.parse::<Timestamp>().expect("a time"));
     assert_eq!(finding.analysed_at, time, "{path}");
@@ -46,6 +51,9 @@ fn assert_outcome(path: &str, outcome: &Outcome, wanted: &Json) {
     });
     for (key, value) in is.as_object().expect("an object") {
         assert_eq!(*value, wanted[key], "{path}: {key}");
+    }
+    if let Some(techniques) = wanted["techniques"].as_array() {
+        assert_eq!(json!(finding.techniques), json!(techniques), "{path}");
     }
 }
 
@@ -58,8 +66,30 @@ fn the_findings_of_every_recorded_body_are_reviewed() {
 }
 
 #[test]
+fn what_every_recorded_body_becomes_is_valid_ocsf() {
+    let schema = include_str!("../../tests/schema/ocsf-1.8.0.strict.schema.json");
+    let schema = jsonschema::validator_for(&serde_json::from_str(schema).expect("JSON")).expect("a schema");
+    let mut checked = 0;
+    for (path, body) in bodies() {
+        for outcome in normalize(adapter_of(&path).as_ref(), &body).expect("reads") {
+            let Ok(Outcome::Verdict(finding)) = outcome else { continue };
+            let mut event = sample::bare(finding.subject.id().clone(), finding.verdict);
+            event.finding = *finding;
+            let mut line = Vec::new();
+            Format::Ocsf.render(&event, &Style::new("relay.example.com"), &mut line);
+            assert!(line.len() <= OCSF_BYTES_MAX, "{path}: {}", line.len());
+            let value = serde_json::from_slice(&line).expect("a rendering is JSON");
+            let errors: Vec<_> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
+            assert!(errors.is_empty(), "{path}: {errors:#?}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 20, "{checked}");
+}
+
+#[test]
 fn bodies_of_our_own_become_what_they_have_to() {
-    let odd = bodies_of_our_own();
+    let odd = all_bodies_of_our_own();
     for (name, adapter, body, wanted) in &odd {
         let shown = match normalize(built(adapter).as_ref(), body.as_bytes()) {
             Err(error) => error.to_string(),
@@ -69,8 +99,14 @@ fn bodies_of_our_own_become_what_they_have_to() {
     }
 }
 
+fn all_bodies_of_our_own() -> Vec<Own> {
+    bodies_of_our_own().into_iter().chain(own::bodies()).collect()
+}
+
 /// Name, adapter, body, outcome in short.
-fn bodies_of_our_own() -> Vec<(&'static str, &'static str, String, &'static str)> {
+type Own = (&'static str, &'static str, String, &'static str);
+
+fn bodies_of_our_own() -> Vec<Own> {
     let stats = |malicious: u32, suspicious: u32, harmless: u32, undetected: u32| json!({"malicious": malicious, "suspicious": suspicious, "harmless": harmless, "undetected": undetected, "timeout": 3});
     let file = |attributes: Json| json!({"data": {"type": "file", "id": EICAR, "attributes": attributes}}).to_string();
     let gti = |verdict: &str| json!({"verdict": {"value": verdict}, "threat_score": {"value": 88}});
@@ -117,9 +153,9 @@ fn bodies_of_our_own() -> Vec<(&'static str, &'static str, String, &'static str)
         ("an analysis of something unnamed", "virustotal", json!({"data": {"type": "analysis", "id": "u-1", "attributes": {"status": "completed", "stats": stats(0, 0, 70, 9)}}}).to_string(), "data: no hash or URL in meta.file_info, meta.url_info or links.item"),
         ("an analysis in progress", "virustotal", json!({"data": {"type": "analysis", "id": "u-1", "attributes": {"status": "in-progress", "stats": stats(0, 0, 70, 9)}}}).to_string(), "not_ready"),
         ("an analysis without a state", "virustotal", json!({"data": {"type": "analysis", "id": "u-1", "attributes": {"stats": stats(0, 0, 70, 9)}}}).to_string(), "data.attributes.status is missing"),
-        ("a private analysis", "virustotal", json!({"data": {"type": "private_analysis", "id": "abc==", "attributes": {"status": "completed"}}}).to_string(), "pointer"),
+        ("a private analysis", "virustotal", json!({"data": {"type": "private_analysis", "id": "abc==", "attributes": {"status": "completed"}}}).to_string(), "pointer private_analysis:abc=="),
         ("a private analysis with a path for an id", "virustotal", json!({"data": {"type": "private_analysis", "id": "../users", "attributes": {"status": "completed"}}}).to_string(), "data: an id with characters that no id of VirusTotal has"),
-        ("a notification", "virustotal", json!({"data": {"type": "ioc_stream_notification", "id": "1", "attributes": {"entity_type": "file", "entity_id": EICAR}}}).to_string(), "pointer"),
+        ("a notification", "virustotal", json!({"data": {"type": "ioc_stream_notification", "id": "1", "attributes": {"entity_type": "file", "entity_id": EICAR}}}).to_string(), "pointer file:275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f"),
         ("a sandbox that hit", "virustotal", json!({"data": {"type": "file_behaviour", "id": format!("{EICAR}_Zenbox"), "attributes": {"verdicts": ["CLEAN", "TROJAN"], "mitre_attack_techniques": [{"id": "T1055"}, {"id": "x"}]}}}).to_string(), "malicious -"),
         ("a sandbox that saw nothing", "virustotal", json!({"data": {"type": "file_behaviour", "id": format!("{EICAR}_Zenbox"), "attributes": {"verdicts": ["CLEAN"]}}}).to_string(), "ignore"),
         ("a retrohunt that runs", "virustotal", json!({"data": {"type": "retrohunt_job", "id": "1", "attributes": {"status": "running"}}}).to_string(), "not_ready"),
@@ -222,6 +258,56 @@ fn numeric_ids_keep_every_digit() {
 }
 
 #[test]
+fn a_finding_can_be_asked_for_once_more() {
+    for (path, wanted) in [
+        ("assemblyline/webhook_submission_completed.json", "submission:4fXkUaBZLpL1TNcFqFhVvF"),
+        ("assemblyline/webhook_cache_hit.json", "submission:5gYlVbCamQM2UOdGrGiWwG"),
+        ("aws_guardduty_s3/eventbridge_threats_found.json", "-"),
+        ("azure_defender_storage/event_grid_malicious.json", "-"),
+        ("cape/report_trimmed.json", "task:1234"),
+        ("metadefender/core_callback_clean.json", "data:61dffeaa728844adbf49eb090e4ece0e"),
+        ("metadefender/storage_security_file_scanned.json", "-"),
+        (
+            "vileanalyziz/analysis_completed_high_risk.json",
+            "file:275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f",
+        ),
+        (
+            "virustotal/v3_analysis_completed.json",
+            "analysis:NDRkODg2MTJmZWE4YThmMzZkZTgyZTEyNzhhYmIwMmY6MTc3NDI2NzA4MA==",
+        ),
+        (
+            "virustotal/v3_ioc_stream_page.json",
+            "file:275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f domain:malware.example.com",
+        ),
+        ("virustotal/v2_file_report.json", "file:275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f"),
+        ("virustotal/v3_private_file.json", "-"),
+    ] {
+        let adapter = adapter_of(path);
+        let outcomes = normalize(adapter.as_ref(), &read(path)).expect("reads");
+        let ids = outcomes.iter().map(|outcome| match outcome {
+            Ok(Outcome::Verdict(finding)) => adapter.fetch_of(finding).map_or("-".to_owned(), |id| id.to_string()),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(ids.collect::<Vec<_>>().join(" "), wanted, "{path}");
+    }
+}
+
+#[test]
+fn a_url_is_asked_for_by_virustotals_id_or_by_itself() {
+    let url = |event_id: Option<&str>, url: &str| {
+        let mut finding = Finding::new(crate::event::Subject::of(SubjectId::Url(url.to_owned())), Verdict::Clean);
+        finding.event_id = event_id.map(str::to_owned);
+        built("virustotal").fetch_of(&finding).map(|id| id.to_string())
+    };
+    assert_eq!(url(Some("url:abc-1:1774267080"), "https://example.com/").as_deref(), Some("url:abc-1"));
+    assert_eq!(url(Some("21769600967"), "http://m").as_deref(), Some("url:aHR0cDovL20"));
+    assert_eq!(url(None, &format!("https://example.com/{}", "x".repeat(500))), None);
+    assert_eq!(url(None, "192.0.2.1").as_deref(), Some("ip_address:192.0.2.1"));
+    assert_eq!(url(None, "2001:db8::1"), None);
+    assert_eq!(url(None, "example.com/path"), None);
+}
+
+#[test]
 fn a_domain_is_known_by_its_bare_name() {
     let outcomes = normalize(built("virustotal").as_ref(), &read("virustotal/v3_ioc_stream_page.json")).expect("reads");
     let Some(Ok(Outcome::Verdict(domain))) = outcomes.get(1) else { panic!("{outcomes:?}") };
@@ -243,21 +329,26 @@ fn huge_bodies_end_in_bounded_time_and_few_outcomes() {
     ];
     for body in bodies {
         for adapter in BUILT.map(built) {
-            let start = Instant::now();
-            let outcomes = normalize(adapter.as_ref(), body.as_bytes()).unwrap_or_default();
-            assert!(outcomes.len() <= items::ODD_ITEMS_MAX + 1, "{}", outcomes.len());
             let seconds_max = if cfg!(debug_assertions) { 10.0 } else { 0.5 };
-            let seconds = start.elapsed().as_secs_f64();
-            assert!(seconds < seconds_max, "{}: {seconds} s for {}", adapter.provider(), &body[..20]);
+            let time = || {
+                let start = Instant::now();
+                let outcomes = normalize(adapter.as_ref(), body.as_bytes()).unwrap_or_default();
+                assert!(outcomes.len() <= items::ODD_ITEMS_MAX + 1, "{}", outcomes.len());
+                start.elapsed().as_secs_f64()
+            };
+            // A busy machine can stop us for seconds, but hardly three times.
+            let is_fast = std::iter::repeat_with(time).take(3).any(|seconds| seconds < seconds_max);
+            assert!(is_fast, "{}: three times over {seconds_max} s for {}", adapter.provider(), &body[..20]);
         }
     }
 }
 
-/// Two things are left out, because what remains is an ordinary clean report: the whole of Google's assessment where it overrules clean
-/// counts, and a list of engines that contradicts the counts.
+/// Three things are left out, because what remains is an ordinary clean report: the whole of Google's assessment where it overrules clean
+/// counts, a list of engines that contradicts the counts, and what says of a clean file that there is more (a file within an archive, an
+/// error of the analysis).
 #[test]
 fn deleting_a_field_never_makes_a_bad_or_unknown_file_clean() {
-    let own = bodies_of_our_own()
+    let own = all_bodies_of_our_own()
         .into_iter()
         .filter(|(name, ..)| !name.contains("says more"))
         .map(|(name, adapter, body, _)| (format!("{adapter}/{name}"), body.into_bytes()));
@@ -288,14 +379,10 @@ fn names_of_adapters_are_checked_with_words() {
     assert_eq!(plan("virustotal", none()), None);
     assert_eq!(plan("virustotal", Options { malicious_min: Some(5), clean_min: Some(1) }), None);
     for (name, options, wanted) in [
-        ("cape", none(), "sources.a.adapter: adapter \"cape\" is planned but not built yet"),
+        ("scanii", none(), "sources.a.adapter: adapter \"scanii\" is planned but not built yet"),
         ("virustotl", none(), "did you mean \"virustotal\"?"),
         ("hybrid_analysis", none(), "did you mean \"hybrid-analysis\"?"),
-        (
-            "zzzzzz",
-            none(),
-            "there is no adapter of this name; this version has \"native\", \"vileanalyziz\", \"virustotal\"",
-        ),
+        ("zzzzzz", none(), "there is no adapter of this name; this version has \"assemblyline\", \"aws\", \"cape\""),
         (
             "native",
             Options { malicious_min: Some(1), clean_min: None },
@@ -506,6 +593,7 @@ fn in_short(outcome: &Result<Outcome, ItemError>) -> String {
             let policy = finding.policy.map_or(String::new(), |policy| format!(" {}", policy.word()));
             format!("{} {score}{policy}", finding.verdict)
         }
+        Ok(Outcome::Pointer(id)) => format!("pointer {id}"),
         Ok(other) => other.class().to_owned(),
     }
 }
@@ -535,14 +623,29 @@ fn built(name: &str) -> Arc<dyn Adapter> {
 }
 
 fn adapter_of(path: &str) -> Arc<dyn Adapter> {
-    built(path.split('/').next().expect("a folder"))
+    let folder = path.split('/').next().expect("a folder");
+    built(FOLDERS.iter().find(|(known, _)| *known == folder).map_or(folder, |(_, adapter)| adapter))
 }
+
+/// Folders of payloads, and whose they are.
+const FOLDERS: [(&str, &str); 7] = [
+    ("assemblyline", "assemblyline"),
+    ("aws_guardduty_s3", "aws"),
+    ("azure_defender_storage", "event_grid"),
+    ("cape", "cape"),
+    ("metadefender", "metadefender"),
+    ("vileanalyziz", "vileanalyziz"),
+    ("virustotal", "virustotal"),
+];
 
 fn bodies() -> Vec<(String, Vec<u8>)> {
     let mut bodies = Vec::new();
-    for folder in ["vileanalyziz", "virustotal"] {
+    for (folder, _) in FOLDERS {
         for entry in payloads().join(folder).read_dir().expect("the folder of payloads") {
             let name = entry.expect("readable").file_name().into_string().expect("plain names");
+            if name == "SOURCES.md" {
+                continue;
+            }
             bodies.push((format!("{folder}/{name}"), read(&format!("{folder}/{name}"))));
         }
     }

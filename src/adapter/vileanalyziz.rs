@@ -8,7 +8,8 @@
 
 use super::items::{Outcomes, each, one};
 use super::json::{Document, Fault, Value};
-use super::{Adapter, Hits, NormalizeError, Outcome, score_of};
+use super::shared::letters;
+use super::{Adapter, FetchId, Hits, NormalizeError, Outcome, score_of};
 use crate::delivery::Delivery;
 use crate::event::{Approval, Finding, LIST_MAX, Subject, Verdict};
 
@@ -34,6 +35,10 @@ impl Adapter for VileAnalyziz {
             }
             (None, _) => one(root, message(root)),
         }
+    }
+
+    fn fetch_of(&self, finding: &Finding) -> Option<FetchId> {
+        FetchId::new("file", &finding.subject.sha256()?.to_string())
     }
 }
 
@@ -205,11 +210,4 @@ fn hit(detection: Value<'_>, hits: &mut Hits) -> Result<(), Fault> {
         let engine = engine.ok_or_else(|| detection.missing("engine"))?.text()?.into_owned();
         Ok((engine, name.map(Value::text).transpose()?.map(Into::into)))
     })
-}
-
-/// A word without case, spaces, underscores and hyphens.
-fn letters(word: &str) -> String {
-    // The longest word that is known has 15 letters; of a longer text only enough is kept to be unknown.
-    let kept = word.chars().filter(|letter| !matches!(letter, ' ' | '_' | '-')).take(64);
-    kept.map(|letter| letter.to_ascii_lowercase()).collect()
 }

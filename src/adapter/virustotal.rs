@@ -1,5 +1,5 @@
-//! VirusTotal: objects of its API v3 (file, url, domain, address, analysis, behaviour), pages of its IoC stream, lines of its feeds, and
-//! reports of its API v2.
+//! VirusTotal: objects of its API v3 (file, url, domain, address, analysis, behaviour, notification), pages of its IoC stream and of the
+//! older list of Livehunt files, lines of its feeds, and reports of its API v2.
 //!
 //! VirusTotal sends no webhooks; a forwarder or our own poller hands its answers over. What the engines said becomes a verdict by two
 //! thresholds, unless Google's own assessment decides (`virustotal/opinion`).
@@ -16,6 +16,7 @@ use crate::delivery::Delivery;
 use crate::event::{Finding, LIST_MAX, Sha256, Subject, SubjectId, TEXT_BYTES_MAX, Verdict};
 use crate::setting::Problem;
 
+mod fetch;
 mod opinion;
 mod v2;
 
@@ -56,6 +57,10 @@ impl Adapter for VirusTotal {
             Ok(document) => self.message(document.root()),
             Err(error) => feed_lines(delivery.body()).map_or(Err(error), |lines| self.feed(lines)),
         }
+    }
+
+    fn fetch_of(&self, finding: &Finding) -> Option<FetchId> {
+        fetch::id_of(finding)
     }
 }
 
@@ -117,6 +122,8 @@ impl VirusTotal {
         };
         match &*kind_word {
             "file" => self.entity("file", &object, |about| file(&object, about)),
+            // A file that only its owner sees: as any other, but no engine looks at it.
+            "private_file" => self.entity("private_file", &object, |about| file(&object, about)),
             "url" => self.entity("url", &object, |about| url(&object, about)),
             "domain" => self.entity("domain", &object, |_| object.host("/domains/", "domain", is_domain)),
             "ip_address" => {
@@ -126,6 +133,7 @@ impl VirusTotal {
             "file_behaviour" => behaviour(&object),
             "private_analysis" => private_analysis(&object),
             "ioc_stream_notification" => notification(&object),
+            "hunting_notification" => hunting_notification(&object),
             "retrohunt_job" => retrohunt(&object),
             _ => Err(kind.unknown("an object of a type that this version does not know")),
         }
@@ -139,12 +147,23 @@ impl VirusTotal {
         subject: impl FnOnce(Value<'d>) -> Result<(Subject, Option<String>), Fault>,
     ) -> Result<Outcome, Fault> {
         let about = object.attributes;
-        let [stats, results, date, gti] =
-            about.fields(["last_analysis_stats", "last_analysis_results", "last_analysis_date", "gti_assessment"])?;
-        let opinion = Opinion::read(about, stats, results, gti, "last_analysis_stats", date.is_some())?;
+        let [stats, results, date, gti, threat] = about.fields([
+            "last_analysis_stats",
+            "last_analysis_results",
+            "last_analysis_date",
+            "gti_assessment",
+            "threat_verdict",
+        ])?;
+        let is_private = kind == "private_file";
+        let was_analysed = date.is_some() && !is_private;
+        let mut opinion = Opinion::read(about, stats, results, gti, "last_analysis_stats", was_analysed)?;
+        if is_private {
+            opinion.assess_privately(threat)?;
+        }
         let (subject, report_url) = subject(about)?;
         let mut finding = self.judge(subject, opinion)?;
-        finding.report_url = report_url;
+        // The public page knows nothing of a private file.
+        finding.report_url = report_url.filter(|_| !is_private);
         finding.analysed_at = date.map(Value::epoch).transpose()?;
         let event_id = finding.analysed_at.map(|at| format!("{kind}:{}:{}", object.id, at.as_second()));
         // A cut id would be another id, and the time is identity enough.
@@ -276,9 +295,17 @@ fn describe(about: Value<'_>, finding: &mut Finding) -> Result<(), Fault> {
     Ok(())
 }
 
-/// An entry of the IoC stream: the notification names the event, not the analysis that the entity had before.
+/// An entry of the IoC stream, or of the older list of Livehunt files: the notification names the event, not the analysis that the entity
+/// had before.
 fn notified(context: Value<'_>, finding: &mut Finding) -> Result<(), Fault> {
-    let [id, date, hunting, tags] = context.fields(["notification_id", "notification_date", "hunting_info", "tags"])?;
+    let [id, date, hunting, tags, rule, older_tags] = context.fields([
+        "notification_id",
+        "notification_date",
+        "hunting_info",
+        "tags",
+        "rule_name",
+        "notification_tags",
+    ])?;
     if let Some(id) = id {
         let id = id.id()?;
         finding.event_id = Some(id.clone());
@@ -287,11 +314,9 @@ fn notified(context: Value<'_>, finding: &mut Finding) -> Result<(), Fault> {
     if let Some(date) = date {
         finding.analysed_at = Some(date.epoch()?);
     }
-    if let Some(hunting) = hunting {
-        let [rule] = hunting.fields(["rule_name"])?;
-        finding.hunting_rule = rule.map(Value::text).transpose()?.map(Into::into);
-    }
-    if let Some(tags) = tags {
+    let in_stream = hunting.map_or(Ok([None]), |hunting| hunting.fields(["rule_name"]))?;
+    finding.hunting_rule = in_stream[0].or(rule).map(Value::text).transpose()?.map(Into::into);
+    if let Some(tags) = tags.or(older_tags) {
         let known = &mut finding.tags;
         for tag in tags.texts(LIST_MAX + 1)? {
             if !known.contains(&tag) {
@@ -342,9 +367,11 @@ fn behaviour(object: &Object<'_>) -> Result<Outcome, Fault> {
 /// A private analysis has no verdict in it.
 fn private_analysis(object: &Object<'_>) -> Result<Outcome, Fault> {
     let [status] = object.attributes.fields(["status"])?;
-    match status.map(Value::text).transpose()?.as_deref() {
-        Some("queued" | "in-progress") => Ok(Outcome::NotReady),
-        _ => fetch(object.value, "private_analysis", &object.id),
+    let status = status.ok_or_else(|| object.attributes.missing("status"))?;
+    match &*status.text()? {
+        "completed" => pointer(object.value, "private_analysis", &object.id),
+        "queued" | "in-progress" => Ok(Outcome::NotReady),
+        _ => Err(status.fault("expected queued, in-progress or completed")),
     }
 }
 
@@ -353,22 +380,28 @@ fn notification(object: &Object<'_>) -> Result<Outcome, Fault> {
     let [kind, id] = object.attributes.fields(["entity_type", "entity_id"])?;
     let kind = kind.ok_or_else(|| object.attributes.missing("entity_type"))?;
     let id = id.ok_or_else(|| object.attributes.missing("entity_id"))?;
-    let kind_word = kind.text()?;
-    match &*kind_word {
-        "file" | "url" | "domain" | "ip_address" => fetch(id, &kind_word, &id.id()?),
-        _ => Err(kind.fault("expected file, url, domain or ip_address")),
+    let word = kind.text()?;
+    match ["file", "url", "domain", "ip_address"].into_iter().find(|known| *known == word) {
+        Some(known) => pointer(id, known, &id.id()?),
+        None => Err(kind.fault("expected file, url, domain or ip_address")),
     }
 }
 
-fn fetch(at: Value<'_>, kind: &str, id: &str) -> Result<Outcome, Fault> {
-    // Only what can stand in a path as it is: the id goes into the URL of a request of ours.
-    let is_plain =
-        id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'=' | b':'));
-    if is_plain && !id.starts_with('.') {
-        Ok(Outcome::Pointer(FetchId(format!("{kind}:{id}"))))
-    } else {
-        Err(at.fault("an id with characters that no id of VirusTotal has"))
+/// The older notification of Livehunt: which file it is about stands only among its tags.
+fn hunting_notification(object: &Object<'_>) -> Result<Outcome, Fault> {
+    let [tags] = object.attributes.fields(["tags"])?;
+    let tags = tags.ok_or_else(|| object.attributes.missing("tags"))?;
+    let texts = tags.texts(LIST_MAX)?;
+    let mut hashes = texts.iter().filter_map(|tag| tag.parse::<Sha256>().ok());
+    match (hashes.next(), hashes.next()) {
+        (Some(hash), None) => pointer(tags, "file", &hash.to_string()),
+        _ => Err(tags.fault("expected the SHA-256 of one file among the tags")),
     }
+}
+
+fn pointer(at: Value<'_>, kind: &'static str, id: &str) -> Result<Outcome, Fault> {
+    let id = FetchId::new(kind, id).map(Outcome::Pointer);
+    id.ok_or_else(|| at.fault("an id with characters that no id of VirusTotal has"))
 }
 
 /// A retrohunt. Its matches are fetched from `matching_files`.

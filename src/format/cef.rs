@@ -83,6 +83,7 @@ fn details(line: &mut Line<'_>, event: &Event, style: &Style, keep: &Keep) {
     line.labelled("cn2", "engines", finding.engines);
     line.labelled("cn3", "riskScore", finding.score);
     line.labelled("flexString1", "reportUrl", finding.report_url.as_deref().map(|url| keep.url(url)));
+    line.some("verdictRelayTlp", finding.tlp.as_deref().map(|mark| keep.text(mark)));
     line.some("deviceExternalId", finding.tenant.as_deref().map(|id| keep.text(id)));
     line.some("reason", finding.reason.as_deref().map(|text| keep.text(text)));
 }

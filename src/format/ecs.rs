@@ -148,6 +148,7 @@ impl View<'_> {
         }
         if !keep.core {
             json.put_some("correlation_uid", finding.reference.as_deref().map(|id| keep.text(id)));
+            json.put_some("tlp", finding.tlp.as_deref().map(|mark| keep.text(mark)));
             json.put_some("original_event_uid", finding.event_id.as_deref().map(|id| keep.text(id)));
         }
     }
@@ -195,6 +196,9 @@ impl View<'_> {
         json.put("type", if finding.subject.kind() == "url" { "url" } else { "file" });
         json.put("provider", keep.text(&self.event.provider));
         json.put("scanner_stats", finding.hits);
+        if let Some(mark) = finding.tlp.as_deref().and_then(tlp) {
+            json.nest("marking", |json| json.put("tlp", mark));
+        }
         json.show("last_seen", format_args!("{:.3}", time_of(self.event)));
         json.put_some("reference", finding.report_url.as_deref().map(|url| keep.url(url)).filter(|_| keep.repeats));
         if let Some(url) = finding.subject.url() {
@@ -203,4 +207,10 @@ impl View<'_> {
             json.nest("file", |json| self.file_hash(json));
         }
     }
+}
+
+/// The mark as ECS writes it (`threat.indicator.marking.tlp`); none if it is no mark that ECS knows.
+fn tlp(mark: &str) -> Option<&'static str> {
+    let word = mark.strip_prefix("TLP:").unwrap_or(mark);
+    ["WHITE", "CLEAR", "GREEN", "AMBER", "AMBER+STRICT", "RED"].into_iter().find(|known| *known == word)
 }

@@ -36,6 +36,7 @@ pub fn render(event: &Event, style: &Style, index: Option<&str>, out: &mut Vec<u
             json.put_some("file_sha256", hashes(&finding.subject).0.map(Shown));
             json.put_some("correlation_uid", filled(finding.reference.as_deref()));
             json.put_some("tenant", filled(finding.tenant.as_deref()));
+            json.put_some("tlp", filled(finding.tlp.as_deref()));
         });
     });
 }

@@ -75,6 +75,7 @@ fn details(line: &mut Line<'_>, event: &Event, keep: &Keep) {
     line.some("engines", finding.engines);
     line.field("disposition", disposition(finding.verdict).1);
     line.some("correlationUid", finding.reference.as_deref().map(|id| keep.text(id)));
+    line.some("tlp", finding.tlp.as_deref().map(|mark| keep.text(mark)));
     line.some("tenant", finding.tenant.as_deref().map(|id| keep.text(id)));
     line.url("reportUrl", finding.report_url.as_deref().map(|url| keep.url(url)));
     line.some("reason", finding.reason.as_deref().map(|text| keep.text(text)));

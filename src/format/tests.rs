@@ -399,7 +399,7 @@ proptest! {
         prop_assert_eq!(header, ["CEF:0", "Verdict Relay", "verdict-relay", "0.0.0", "verdict.malicious", name, "8"]);
         let plain = render(Format::Cef, &sprinkled("a"));
         prop_assert!(values.keys().eq(parse_cef(&plain).1.keys()), "{}", line);
-        for key in ["fname", "cs1", "cs2", "cs3", "cs5", "flexString1", "deviceExternalId", "reason"] {
+        for key in ["fname", "cs1", "cs2", "cs3", "cs5", "flexString1", "deviceExternalId", "reason", "verdictRelayTlp"] {
             prop_assert_eq!(&values[key], &as_cef(&text), "{}", key);
         }
         prop_assert_eq!(&values["cs6"], "malicious");
@@ -413,7 +413,7 @@ proptest! {
         prop_assert_eq!(header, ["LEEF:2.0", "Verdict Relay", "verdict-relay", "0.0.0", "verdict.malicious", "^"]);
         let plain = render(Format::Leef, &sprinkled("a"));
         prop_assert!(values.keys().eq(parse_leef(&plain).1.keys()), "{}", line);
-        for key in ["resource", "provider", "threatName", "correlationUid", "tenant", "reason"] {
+        for key in ["resource", "provider", "threatName", "correlationUid", "tenant", "reason", "tlp"] {
             prop_assert_eq!(values[key], as_leef(&text), "{}", key);
         }
         prop_assert_eq!(values["verdict"], "malicious");

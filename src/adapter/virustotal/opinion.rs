@@ -109,6 +109,16 @@ impl Opinion {
     }
 }
 
+impl Opinion {
+    /// Takes the verdict word of a private file, which no engine looks at, where there is no assessment.
+    pub(super) fn assess_privately(&mut self, threat: Option<Value<'_>>) -> Result<(), Fault> {
+        if let (None, Some(threat)) = (self.assessment, threat) {
+            self.assessment = Some(Assessment { verdict: verdict_of(threat)?, score: None });
+        }
+        Ok(())
+    }
+}
+
 fn counts_of(stats: Value<'_>) -> Result<(Counts, Option<Fault>), Fault> {
     let [malicious, suspicious, harmless, undetected] =
         stats.fields(["malicious", "suspicious", "harmless", "undetected"])?;
@@ -136,18 +146,23 @@ fn assessment(gti: Value<'_>) -> Result<Assessment, Fault> {
     let word = verdict.ok_or_else(|| gti.missing("verdict"))?;
     let [value] = word.fields(["value"])?;
     let value = value.ok_or_else(|| word.missing("value"))?;
-    let verdict = match &*value.text()? {
-        "VERDICT_MALICIOUS" => Some(Verdict::Malicious),
-        "VERDICT_SUSPICIOUS" => Some(Verdict::Suspicious),
-        "VERDICT_HARMLESS" | "VERDICT_BENIGN" => Some(Verdict::Clean),
-        "VERDICT_UNDETECTED" | "VERDICT_UNKNOWN" => None,
-        _ => return Err(value.fault("an assessment that this version does not know")),
-    };
+    let verdict = verdict_of(value)?;
     let score = match score {
         Some(score) => score.fields(["value"])?[0].map(Value::percent).transpose()?.map(score_of),
         None => None,
     };
     Ok(Assessment { verdict, score })
+}
+
+/// The verdict of an assessment; none where it has no opinion.
+fn verdict_of(value: Value<'_>) -> Result<Option<Verdict>, Fault> {
+    Ok(match &*value.text()? {
+        "VERDICT_MALICIOUS" => Some(Verdict::Malicious),
+        "VERDICT_SUSPICIOUS" => Some(Verdict::Suspicious),
+        "VERDICT_HARMLESS" | "VERDICT_BENIGN" => Some(Verdict::Clean),
+        "VERDICT_UNDETECTED" | "VERDICT_UNKNOWN" => None,
+        _ => return Err(value.fault("an assessment that this version does not know")),
+    })
 }
 
 /// The engines that hit, out of the map by engine.

@@ -167,6 +167,11 @@ fn refusal(name: &str) -> String {
     }
 }
 
+/// Every adapter that is built.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    BUILT.into_iter()
+}
+
 const BUILT: [&str; 8] =
     ["assemblyline", "aws", "cape", "event_grid", "metadefender", "native", "vileanalyziz", "virustotal"];
 

@@ -181,3 +181,53 @@ async fn a_lost_ledger_comes_back_the_same() {
     bench.settle();
     assert_eq!((bench.events(), bench.letters()), (events, letters));
 }
+
+#[tokio::test]
+async fn no_poisoning_hides_the_malicious_event_from_a_sink_or_softens_what_stands() {
+    let of = |id: &str, verdict: &str, second: i64| item(id, verdict, second);
+    let malicious = of("a", "malicious", 10);
+    // What a stranger or a replayer sends before and after the signed malicious one, and whether it is signed itself.
+    let tries = [
+        ("its id was posted first as clean, unproven", vec![(false, of("a", "clean", 10))], vec![]),
+        (
+            "its id was posted first as clean, with the very same time, signed",
+            vec![(true, of("a", "clean", 10))],
+            vec![],
+        ),
+        ("an unproven clean from 2099 came first", vec![(false, of("z", "clean", 2_300_000_000))], vec![]),
+        ("an unproven clean from 2099 comes after", vec![], vec![(false, of("z", "clean", 2_300_000_000))]),
+        ("an old signed clean is replayed", vec![(true, of("o", "clean", 1))], vec![(true, of("o", "clean", 1))]),
+        ("an unproven clean comes after", vec![], vec![(false, of("n", "clean", 20))]),
+        (
+            "an unproven worse, then clean",
+            vec![],
+            vec![(false, of("w", "malicious", 20)), (false, of("n", "clean", 30))],
+        ),
+        (
+            "an unproven unknown and error come after",
+            vec![],
+            vec![(false, of("u", "unknown", 20)), (false, of("e", "error", 30))],
+        ),
+    ];
+    for (name, before, after) in tries {
+        let mut bench = Bench::new();
+        for (signed, body) in before {
+            bench.deliver(signed, &body).await;
+        }
+        bench.deliver(true, &malicious).await;
+        for (signed, body) in after {
+            bench.deliver(signed, &body).await;
+        }
+        bench.settle();
+        let events = bench.events();
+        let told =
+            events.iter().find(|event| event.finding.verdict == Verdict::Malicious && event.auth == Auth::Signature);
+        let told = told.unwrap_or_else(|| panic!("{name}: no sink hears of it"));
+        assert_eq!(told.standing, Standing::Latest, "{name}");
+        let record =
+            |transaction: &mut Transaction<'_>| transaction.record::<Latest>(&told.finding.subject.key(), &source());
+        let record = bench.ledger.transact(record).expect("readable").expect("kept");
+        assert_eq!(record.verdict, Verdict::Malicious, "{name}");
+        assert!(record.finding_open, "{name}");
+    }
+}

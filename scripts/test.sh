@@ -10,16 +10,16 @@ target=${CARGO_TARGET_DIR:-$root/target}
 export INSTA_UPDATE=no
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
-all=(peers format clippy build unit tidy it docs deny files)
+all=(peers format clippy build unit tidy it fuzz docs deny files)
 
 part_peers() { # what the tests need, once
   tests/peers/install.sh
 }
 part_format() {
-  cargo fmt --check
+  cargo fmt --all --check
 }
 part_clippy() { # also without the feature that `cargo test` alone does not have
-  cargo clippy --locked --all-targets --features peers -- -D warnings
+  cargo clippy --locked --all-targets --features peers -- -D warnings && cargo clippy --locked --package verdict-relay-fuzz -- -D warnings
 }
 part_build() {
   cargo test --locked --features peers --no-run
@@ -40,6 +40,9 @@ part_it() { # the program against the real peers and real faults; one at a time,
 }
 part_docs() {
   RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+}
+part_fuzz() { # every adapter and every proof, for a bounded time; FUZZ_SECONDS for longer
+  scripts/fuzz.sh "${FUZZ_SECONDS:-30}"
 }
 part_deny() { # licences, bans and sources always; advisories where their database can be fetched
   local deny=$PEERS/cargo/bin/cargo-deny

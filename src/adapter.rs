@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::delivery::Delivery;
 use crate::event::{Detection, Finding, Verdict};
+use crate::json::{self, Fault, FaultKind, NotJson};
 use crate::setting::Problem;
 
 mod assemblyline;
@@ -21,7 +22,6 @@ mod cape;
 mod event_grid;
 mod fetch_id;
 mod items;
-mod json;
 mod metadefender;
 mod native;
 mod shared;
@@ -107,6 +107,24 @@ pub enum NormalizeError {
     /// A message that this adapter knows, with a field that is missing or odd.
     #[error("{0}")]
     Field(String),
+}
+
+impl From<NotJson> for NormalizeError {
+    fn from(error: NotJson) -> Self {
+        Self::Json(error.to_string())
+    }
+}
+
+impl Fault {
+    /// Refuses the whole message that begins at `root`.
+    fn refuses(self, root: json::Value<'_>) -> NormalizeError {
+        let words = self.words(root);
+        match self.kind() {
+            FaultKind::Field => NormalizeError::Field(words),
+            FaultKind::Ambiguous => NormalizeError::Json(words),
+            FaultKind::Unknown => NormalizeError::Unknown(words),
+        }
+    }
 }
 
 /// `adapter = "..."` of a source, as written.

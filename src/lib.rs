@@ -31,6 +31,7 @@ pub mod backoff;
 pub mod delivery;
 pub mod event;
 pub mod format;
+mod json;
 pub mod ranking;
 pub mod route;
 pub mod setting;

@@ -38,8 +38,8 @@ const LONG_FUNCTIONS: [(&str, &str, usize, &str); 1] = [(
 )];
 
 /// Modules that know neither tokio nor I/O, clock or chance: those come in as arguments.
-const DOMAIN: [&str; 10] =
-    ["event", "delivery", "verify", "adapter", "ranking", "route", "format", "policy", "backoff", "setting"];
+const DOMAIN: [&str; 11] =
+    ["event", "delivery", "verify", "adapter", "json", "ranking", "route", "format", "policy", "backoff", "setting"];
 const LOOPS: [&str; 5] = ["receive", "normalize", "deliver", "gate", "poll"];
 /// The ports.
 const PORTS: [&str; 3] = ["store", "sink", "secret"];

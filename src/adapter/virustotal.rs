@@ -55,7 +55,7 @@ impl Adapter for VirusTotal {
     fn normalize(&self, delivery: &Delivery) -> Result<Outcomes, NormalizeError> {
         match Document::read(delivery.body()) {
             Ok(document) => self.message(document.root()),
-            Err(error) => feed_lines(delivery.body()).map_or(Err(error), |lines| self.feed(lines)),
+            Err(error) => feed_lines(delivery.body()).map_or(Err(error.into()), |lines| self.feed(lines)),
         }
     }
 
@@ -81,10 +81,11 @@ impl VirusTotal {
     fn feed<'b>(&self, lines: impl Iterator<Item = &'b [u8]>) -> Result<Outcomes, NormalizeError> {
         let mut outcomes = Gathered::default();
         for line in lines {
-            let outcome = Document::read(line).map_err(|error| error.to_string()).and_then(|document| {
-                let root = document.root();
-                self.item(root).map_err(|fault| fault.refuses(root).to_string())
-            });
+            let outcome =
+                Document::read(line).map_err(|error| NormalizeError::from(error).to_string()).and_then(|document| {
+                    let root = document.root();
+                    self.item(root).map_err(|fault| fault.refuses(root).to_string())
+                });
             outcomes.add(outcome.map_err(|reason| || reason))?;
         }
         Ok(outcomes.finish())

@@ -1,20 +1,19 @@
 //! A strict reader of JSON: what two readers could understand in two ways is refused, and no number or id changes on its way in.
 //!
 //! A generic parser rounds 2^64, keeps the last of two equal keys and quotes the sender's text in its errors. This one reads a body in
-//! one pass without recursion into a flat index of its values; an adapter then asks for the fields it knows, and what it does not ask
-//! for is never copied. Numbers and ids stay text until they are asked for.
+//! one pass without recursion into a flat index of its values; an adapter or a proof then asks for the fields it knows, and what it does
+//! not ask for is never copied. Numbers and ids stay text until they are asked for.
 //!
 //! Invariants: time and memory are linear in the body; errors name the path of a field and never hold a value; an object from which
 //! fields are read holds each of them once, in one spelling.
 //!
-//! Not here: what a field means (the adapters), syntax (`json/scan`).
+//! Not here: what a field means (`adapter`, `verify`), syntax (`json/scan`).
 
 use std::borrow::Cow;
 
 use jiff::civil::DateTime;
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::NormalizeError;
 use crate::event::{Hash, TEXT_BYTES_MAX, URL_BYTES_MAX};
 
 mod scan;
@@ -29,12 +28,11 @@ pub(super) struct Document<'a> {
 
 impl<'a> Document<'a> {
     /// Reads exactly one JSON value.
-    pub(super) fn read(body: &'a [u8]) -> Result<Self, NormalizeError> {
-        let text = std::str::from_utf8(body)
-            .map_err(|error| NormalizeError::Json(format!("byte {}: not UTF-8", error.valid_up_to())))?;
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, NotJson> {
+        let text = std::str::from_utf8(body).map_err(|error| NotJson { at: error.valid_up_to(), what: "not UTF-8" })?;
         match scan(text) {
             Ok(nodes) => Ok(Self { text, nodes }),
-            Err((at, what)) => Err(NormalizeError::Json(format!("byte {at}: {what}"))),
+            Err((at, what)) => Err(NotJson { at, what }),
         }
     }
 
@@ -42,6 +40,14 @@ impl<'a> Document<'a> {
     pub(super) fn root(&self) -> Value<'_> {
         Value { document: self, at: 0 }
     }
+}
+
+/// Why a body is no JSON value that can be read in one way only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("byte {at}: {what}")]
+pub(super) struct NotJson {
+    at: usize,
+    what: &'static str,
 }
 
 /// One value of a document.
@@ -308,22 +314,21 @@ pub(super) struct Fault {
     kind: FaultKind,
 }
 
+/// What is wrong with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FaultKind {
+pub(super) enum FaultKind {
+    /// A field is missing, or of another type or range.
     Field,
+    /// Which of two keys is meant is a guess.
     Ambiguous,
+    /// Nothing that the reader knows.
     Unknown,
 }
 
 impl Fault {
-    /// Refuses the whole message that begins at `root`.
-    pub(super) fn refuses(self, root: Value<'_>) -> NormalizeError {
-        let words = self.words(root);
-        match self.kind {
-            FaultKind::Field => NormalizeError::Field(words),
-            FaultKind::Ambiguous => NormalizeError::Json(words),
-            FaultKind::Unknown => NormalizeError::Unknown(words),
-        }
+    /// What kind of fault it is.
+    pub(super) const fn kind(self) -> FaultKind {
+        self.kind
     }
 
     /// In words, with the path from `root`.

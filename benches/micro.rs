@@ -33,7 +33,9 @@ use verdict_relay::secret::{Key, Secret, SecretRef};
 use verdict_relay::store::journal::{DiskJournal, Options};
 use verdict_relay::store::ledger::Ledger;
 use verdict_relay::store::{Draft, Journal, Kind};
-use verdict_relay::verify::{Found, Headers, Outgoing, Preset, Proven, Request, Scheme, VerifyConfig, sign, verify};
+use verdict_relay::verify::{
+    Found, Headers, NoPublicKeys, Outgoing, Preset, Proven, Request, Scheme, VerifyConfig, sign, verify,
+};
 
 /// Measures each part by itself.
 #[derive(Parser)]
@@ -142,6 +144,9 @@ impl Signed {
             peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             certificate_names: &[],
             headers_kept: &[],
+            coding: None,
+            decoded_bytes_max: 0,
+            public_keys: &NoPublicKeys,
         };
         verify(&self.scheme, &self.keys, &request, self.body.clone(), self.now).expect("it was signed for this")
     }

@@ -26,12 +26,15 @@ for path in glob.glob("tests/payloads/*/*.*json"):
     seed("adapters", adapters.get(folder, folder), open(path, "rb").read())
 for path in glob.glob("adapters/*/bodies/*"):
     seed("adapters", path.split("/")[1], open(path, "rb").read())
-proofs = {"timestamped-v1": "vileanalyziz", "prefix-hex": "github", "plain-hex": "polyswarm", "static-basic": "basic"}
+proofs = {"timestamped-v1": "vileanalyziz", "prefix-hex": "github", "plain-hex": "polyswarm", "static-basic": "basic",
+          "rsa-sha256-pkcs1v15": "rsa", "aws-sns-v2": "sns"}
 for vector in json.load(open("tests/payloads/signature_vectors.json")):
     body = vector.get("body_inline", "").encode()
     if "body_file" in vector:
         paths = [f"{top}/{vector['body_file']}" for top in ("tests/payloads",)]
         body = next((open(path, "rb").read() for path in paths if os.path.exists(path)), b"")
+    if "replace_signature_with" in vector:
+        body = body.replace(b'"EXAMPLE"', b'"' + vector["replace_signature_with"].encode() + b'"')
     head = "".join(f"{name}: {value}\n" for name, value in vector["headers"].items()).encode()
     seed("proofs", proofs.get(vector["scheme"], vector["scheme"]), head + b"\n" + body)
 PYTHON

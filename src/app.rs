@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::adapter::Adapter;
 use crate::api::{self, Api, ApiPlan};
-use crate::config::Plan;
+use crate::config::{Plan, SourcePlan};
 use crate::deliver::{Deliverer, Parts, State};
 use crate::event::{Name, SourceId};
 use crate::format::Style;
@@ -33,6 +33,7 @@ use crate::store::journal::{DiskJournal, Options};
 use crate::store::keeper::Keeper;
 use crate::store::ledger::Ledger;
 use crate::telemetry::Metrics;
+use crate::trust::Trust;
 
 /// Which loops this process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,11 +83,10 @@ impl App {
         let mut adapters: HashMap<SourceId, Arc<dyn Adapter>> = HashMap::new();
         let (mut live_sources, mut source_kinds) = (Vec::new(), BTreeMap::new());
         for source in sources {
-            let keys = open_keys(source.secrets, source.allow_short_secret, &mut secrets, &mut background).await;
-            let kept = source.adapter.headers();
+            let keys =
+                open_keys(source.secrets.clone(), source.allow_short_secret, &mut secrets, &mut background).await;
             source_kinds.insert(source.id.clone(), (source.adapter.provider(), source.scheme.auth().word()));
-            let live = Source::new(source.id.clone(), source.scheme, keys, kept, source.rate_limit, &metrics);
-            live_sources.push(live);
+            live_sources.push(live_source(&source, keys, &metrics));
             adapters.insert(source.id, source.adapter);
         }
         let sink_names: Vec<Name> = sinks.iter().map(|(name, _)| name.clone()).collect();
@@ -283,6 +283,15 @@ async fn open_keys(
         background.spawn(ring.clone().run());
     }
     ring
+}
+
+/// A source as the receiver needs it.
+fn live_source(source: &SourcePlan, keys: KeyRing, metrics: &Metrics) -> Source {
+    let trust = source.trust.as_ref().map(|plan| Trust::new(&source.id, plan));
+    let kept = source.adapter.headers();
+    Source::new(source.id.clone(), source.scheme.clone(), keys, kept, source.rate_limit, metrics)
+        .trusting(trust)
+        .allowing(source.codings.clone())
 }
 
 fn deliverer(

@@ -15,12 +15,14 @@ use serde::Deserialize;
 
 use crate::adapter::{self, Adapter, AdapterName};
 use crate::api::{ApiConfig, ApiPlan};
+use crate::delivery::Coding;
 use crate::event::{Name, SourceId};
 use crate::receive::{RateLimit, ReceiverConfig, ReceiverPlan};
 use crate::secret::SecretRef;
 use crate::setting::{Problem, Size, Span};
 use crate::sink::{SinkConfig, SinkPlan};
-use crate::verify::{Scheme, VerifyConfig};
+use crate::trust::{Publisher, TrustPlan};
+use crate::verify::{GridProof, Scheme, VerifyConfig};
 
 /// Prefix of environment variables. Two underscores between all parts: Kubernetes sets variables with one for every service.
 const ENV_PREFIX: &str = "VERDICT_RELAY";
@@ -219,6 +221,10 @@ pub struct SourcePlan {
     pub secrets: Vec<SecretRef>,
     /// Whether secrets under 24 bytes are taken.
     pub allow_short_secret: bool,
+    /// The public keys that its messages name.
+    pub trust: Option<TrustPlan>,
+    /// How its sender may compress bodies.
+    pub codings: Vec<Coding>,
     /// Most proven requests.
     pub rate_limit: Option<RateLimit>,
     /// As written, for `check`: what to enter at the sender.
@@ -365,12 +371,30 @@ impl SourceConfig {
         let rate_limit = kept(limit, &mut problems);
         match (id, adapter, scheme, self.verify, rate_limit) {
             (Some(id), Some(adapter), Some(scheme), Some(verify), Some(rate_limit)) if problems.is_empty() => {
-                let (secrets, allow_short_secret) = (verify.secrets.clone(), verify.allow_short_secret);
-                Ok(SourcePlan { id, adapter, scheme, secrets, allow_short_secret, rate_limit, verify })
+                let trust = trust_plan(&scheme, &verify, &key)?;
+                let (secrets, codings) = (verify.references(), verify.codings());
+                let allow_short_secret = verify.allow_short_secret;
+                Ok(SourcePlan { id, adapter, scheme, secrets, allow_short_secret, trust, codings, rate_limit, verify })
             }
             _ => Err(problems),
         }
     }
+}
+
+/// Whom a source believes that publishes keys. Whoever could pretend to be him could prove anything, so there his certificate counts.
+fn trust_plan(scheme: &Scheme, verify: &VerifyConfig, key: &str) -> Result<Option<TrustPlan>, Vec<Problem>> {
+    let publisher = match scheme {
+        Scheme::Sns(sns) => Publisher::Sns(sns.topics().to_vec()),
+        Scheme::EventGrid { proof: GridProof::Issuer(jwt), .. } => Publisher::Issuer(jwt.issuer().to_owned()),
+        _ => return Ok(None),
+    };
+    let key = format!("{key}.verify.tls");
+    let tls = verify.tls.clone();
+    if tls.dangerous_skip_verify || tls.server_name.is_some() {
+        let words = "the proof is made of what is fetched there, so the server has to be the one of the address: remove dangerous_skip_verify and server_name; ca may stay";
+        return Err(vec![Problem::new(key, words)]);
+    }
+    Ok(Some(TrustPlan { publisher, tls: tls.plan(&key)? }))
 }
 
 fn check_store(store: &StoreConfig, body_bytes_max: u64, problems: &mut Vec<Problem>) {

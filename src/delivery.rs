@@ -3,7 +3,11 @@
 //! Invariant: a `Delivery` exists only for a message whose proof held: it is made from a [`Proven`], or read back from the journal,
 //! where nothing else is written. Its evidence never holds a credential: no Authorization, cookie, token header or query.
 //!
-//! Not here: how a proof is checked (`verify`), frames and checksums (`store/journal`).
+//! What is stored is what was signed: where that is compressed, the stored bytes are too, and what they say is read out of them each time.
+//!
+//! Not here: how a proof is checked (`verify`), frames and checksums (`store/journal`), decompression (`delivery/coding`).
+
+mod coding;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -12,12 +16,17 @@ use serde::{Deserialize, Serialize};
 use crate::event::{Auth, SourceId};
 use crate::verify::{How, Proven};
 
+pub use self::coding::{Coding, Undecoded};
+
 /// One message of a source, byte for byte as it was signed, with how it was proven.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     source: SourceId,
     received_at: Timestamp,
     evidence: Evidence,
+    /// As it was signed.
+    wire: Bytes,
+    /// What that says.
     body: Bytes,
 }
 
@@ -38,6 +47,9 @@ pub struct Evidence {
     /// Content type as sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
+    /// How the stored body is compressed, if it is: a signature over the compressed bytes can be checked again only with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coding: Option<Coding>,
     /// Headers that the source's adapter declares to need, lower-case names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
@@ -46,8 +58,8 @@ pub struct Evidence {
 impl Delivery {
     /// A message whose proof held.
     pub fn new(proven: Proven, source: &SourceId, received_at: Timestamp) -> Self {
-        let (body, evidence) = proven.into_parts();
-        Self { source: source.clone(), received_at, evidence, body }
+        let (wire, body, evidence) = proven.into_parts();
+        Self { source: source.clone(), received_at, evidence, wire, body }
     }
 
     /// The source whose proof it carried.
@@ -65,9 +77,14 @@ impl Delivery {
         &self.evidence
     }
 
-    /// The body, as it was signed.
+    /// What the message says: the body as it was signed, or where that is compressed, what was compressed.
     pub const fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    /// The body as it was signed: what is stored.
+    pub const fn wire(&self) -> &Bytes {
+        &self.wire
     }
 
     /// The strength of its proof.
@@ -95,14 +112,18 @@ impl Delivery {
         let length: [u8; 4] = stored.get(1..PREFIX).and_then(|b| b.try_into().ok()).ok_or(StoredError::Short)?;
         let body_at = PREFIX.saturating_add(u32::from_le_bytes(length) as usize);
         let evidence = stored.get(PREFIX..body_at).ok_or(StoredError::Short)?;
-        let evidence = serde_json::from_slice(evidence).map_err(StoredError::Evidence)?;
-        Ok(Self { source, received_at, evidence, body: stored.slice(body_at..) })
+        let evidence: Evidence = serde_json::from_slice(evidence).map_err(StoredError::Evidence)?;
+        let wire = stored.slice(body_at..);
+        // What cannot be decoded is kept all the same, and is for the adapter to refuse.
+        let decoded = evidence.coding.and_then(|coding| coding.decode(&wire, DECODED_BYTES_MAX).ok());
+        let body = decoded.unwrap_or_else(|| wire.clone());
+        Ok(Self { source, received_at, evidence, wire, body })
     }
 
     /// The whole stored form in one piece, for the copy that a dead letter keeps.
     pub fn stored(&self) -> Bytes {
         let mut stored = BytesMut::from(self.stored_head().as_slice());
-        stored.extend_from_slice(&self.body);
+        stored.extend_from_slice(&self.wire);
         stored.freeze()
     }
 }
@@ -124,6 +145,9 @@ pub enum StoredError {
 const VERSION: u8 = 1;
 const PREFIX: usize = 5;
 
+/// No body is larger, compressed or not: the largest `receiver.body_max`. The limit of the day was kept to when it was received.
+const DECODED_BYTES_MAX: usize = 256 << 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +160,7 @@ mod tests {
             sender_id: Some("msg_1".to_owned()),
             peer: None,
             content_type: None,
+            coding: None,
             headers: vec![("x-a".to_owned(), "b".to_owned())],
         };
         let source: SourceId = "portal".parse().expect("a name");
@@ -143,6 +168,7 @@ mod tests {
             source: source.clone(),
             received_at: Timestamp::UNIX_EPOCH,
             evidence,
+            wire: Bytes::from_static(b"\xff\x00{}"),
             body: Bytes::from_static(b"\xff\x00{}"),
         };
         let stored = delivery.stored();
@@ -151,5 +177,21 @@ mod tests {
         for cut in 0..stored.len() - delivery.body().len() {
             assert!(Delivery::from_stored(source.clone(), Timestamp::UNIX_EPOCH, &stored.slice(..cut)).is_err());
         }
+
+        // A body that was signed compressed is stored so, and says what was compressed; one that is broken is kept as it is.
+        for (wire, says) in [(&GZIPPED[..], &b"{}"[..]), (&GZIPPED[..9], &GZIPPED[..9])] {
+            let evidence = Evidence { coding: Some(Coding::Gzip), ..delivery.evidence().clone() };
+            let sent = Delivery { evidence, wire: Bytes::copy_from_slice(wire), ..delivery.clone() };
+            let back =
+                Delivery::from_stored(source.clone(), Timestamp::UNIX_EPOCH, &sent.stored()).expect("reads back");
+            assert_eq!((&back.wire()[..], &back.body()[..]), (wire, says));
+            assert_eq!(back.stored(), sent.stored());
+        }
     }
+
+    /// gzip of `{}`, made with another program.
+    const GZIPPED: [u8; 22] = [
+        0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0xff, 0xab, 0xae, 0x05, 0x00, 0x43, 0xbf, 0xa6, 0xa3,
+        0x02, 0x00, 0x00, 0x00,
+    ];
 }

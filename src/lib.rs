@@ -1,7 +1,8 @@
 //! # The way of one event
 //!
 //! 1. [`receive`]: a sender's message comes in; its body is read as it was sent, within its limits.
-//! 2. [`verify`]: its proof is checked against the source's [`secret`]s. Only this makes a [`delivery::Delivery`].
+//! 2. [`verify`]: its proof is checked against the source's [`secret`]s, or against public keys that [`trust`] brings. Only this makes a
+//!    [`delivery::Delivery`].
 //! 3. [`store`]: the journal makes it durable, with one sync for many requests; then the sender gets its 202.
 //! 4. [`normalize`]: the source's [`adapter`] reads it into findings; [`ranking`] sets each into its subject's history; the ledger
 //!    keeps the [`event`]s, in one transaction a batch.
@@ -47,6 +48,7 @@ pub mod secret;
 pub mod sink;
 pub mod store;
 pub mod tls;
+pub mod trust;
 
 // What holds it together.
 pub mod api;

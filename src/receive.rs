@@ -1,10 +1,10 @@
 //! Receive: takes a sender's message in, proves it, and answers once it is durable.
 //!
 //! Invariants: a 202 leaves after the journal's sync has returned; nothing is written before its proof held; the proof is over the
-//! bytes of the wire, which nothing here decompresses or reads; the answer depends on the store alone, never on a sink; our own
-//! trouble is a 503, never a word about the sender's message; nobody outside can tell an unknown source from a wrong proof.
+//! bytes of the wire (or where the source says so, over what was compressed in them); the answer depends on the store alone, never on a
+//! sink; our own trouble is a 503, never a word about the sender's message; nobody outside can tell an unknown source from a wrong proof.
 //!
-//! Not here: what a proof is (`verify`), what a message means (`normalize`).
+//! Not here: what a proof or a handshake is (`verify`), fetching public keys (`trust`), what a message means (`normalize`).
 
 mod answer;
 mod body;
@@ -12,6 +12,7 @@ mod config;
 mod limit;
 mod listener;
 mod peer;
+mod proof;
 mod tls;
 
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use actix_web::http::Method;
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -31,16 +32,18 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use crate::delivery::Delivery;
+use crate::delivery::{Coding, Delivery};
 use crate::event::SourceId;
 use crate::secret::KeyRing;
 use crate::store::{AppendError, Draft, Journal, Kind};
 use crate::telemetry::{Metrics, SourceMeters};
-use crate::verify::{Found, Headers, Proven, Refusal, Request, Scheme, verify};
+use crate::trust::Trust;
+use crate::verify::{Handshake, Proven, Refusal, Scheme};
 
 use self::answer::Answer;
 use self::body::Bodies;
 use self::limit::{Bucket, Rate, Strangers};
+use self::proof::Fetching;
 
 pub use self::config::{RateLimit, ReceiverConfig, ReceiverPlan, TlsConfig, TlsPlan};
 pub use self::listener::{PeerNames, listen};
@@ -55,6 +58,10 @@ pub struct Source {
     headers_kept: &'static [&'static str],
     rate: Option<(Rate, Mutex<Bucket>)>,
     meters: SourceMeters,
+    /// The public keys that its messages name; none where they name none.
+    trust: Option<Trust>,
+    /// How its sender may compress bodies.
+    codings: Vec<Coding>,
     /// One bit a refusal that was logged: each is told once, not once a request.
     told: AtomicU16,
 }
@@ -74,8 +81,38 @@ impl Source {
             let rate = Rate { per_second: f64::from(limit.per_second), burst: f64::from(limit.burst) };
             (rate, Mutex::new(Bucket::full(rate, Instant::now())))
         });
-        Self { id, scheme, keys, headers_kept, rate, meters, told: AtomicU16::new(0) }
+        let (trust, codings) = (None, Vec::new());
+        Self { id, scheme, keys, headers_kept, rate, meters, trust, codings, told: AtomicU16::new(0) }
     }
+
+    /// The same source, whose messages name public keys that are found there.
+    #[must_use]
+    pub fn trusting(self, trust: Option<Trust>) -> Self {
+        Self { trust, ..self }
+    }
+
+    /// The same source, whose sender may compress bodies so.
+    #[must_use]
+    pub fn allowing(self, codings: Vec<Coding>) -> Self {
+        Self { codings, ..self }
+    }
+}
+
+/// A request that was read whole.
+struct Arrived {
+    peer: IpAddr,
+    body: Bytes,
+    coding: Option<Coding>,
+    at: Timestamp,
+    received: Instant,
+}
+
+/// What a proven request is answered with.
+enum Accepted {
+    /// It is durable, under this sequence of the journal.
+    Kept(u64),
+    /// There was nothing to keep; the sender wants this JSON.
+    Handshake(String),
 }
 
 /// The receiver's live part: what every request is answered with.
@@ -144,7 +181,7 @@ impl Receiver {
         let mut read_whole = false;
         let answered = self.answer(request, &mut payload, source, &sources, &mut read_whole).await;
         match answered {
-            Ok(sequence) => accepted(sequence),
+            Ok(what) => accepted(what),
             Err(answer) => {
                 let label = source.map_or(UNKNOWN_SOURCE, |source| source.id.as_str());
                 self.metrics.ingest(label, answer.outcome());
@@ -154,8 +191,6 @@ impl Receiver {
     }
 
     /// The steps in their order: what costs least is asked first, and nothing is written before the proof held.
-    ///
-    /// The answer is a journal sequence, or none where there was nothing to keep.
     async fn answer(
         &self,
         request: &HttpRequest,
@@ -163,65 +198,48 @@ impl Receiver {
         source: Option<&Arc<Source>>,
         sources: &HashMap<String, Arc<Source>>,
         read_whole: &mut bool,
-    ) -> Result<Option<u64>, Answer> {
+    ) -> Result<Accepted, Answer> {
         if self.is_draining() {
             return Err(Answer::Unavailable);
         }
         let headers = request.headers();
-        if headers.get_all(CONTENT_ENCODING).any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-            return Err(Answer::Encoded);
-        }
+        let coding = coding_of(headers, source)?;
         let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
         if declared.is_some_and(|length| length > self.bodies.bytes_max as u64) {
             return Err(Answer::TooLarge);
         }
-        let socket = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
-        let peer = peer::peer_of(socket, headers, &self.trusted_proxies);
-        if self.strangers.is_limited(peer, Instant::now()) {
-            return Err(Answer::Unproven);
-        }
+        let peer = self.peer_of(request)?;
         let body = self.bodies.read(payload, declared, &self.draining).await?;
         *read_whole = true;
-        let received = Instant::now();
-        let now = Timestamp::now();
+        let arrived = Arrived { peer, body, coding, at: Timestamp::now(), received: Instant::now() };
 
-        // An unknown source costs what a known one costs, so that time tells nothing either.
-        let checked = source.or_else(|| sources.values().next());
-        let proof = checked.map(|checked| self.prove(checked, request, peer, body, now));
-        let (Some(source), Some(proof)) = (source, proof) else { return Err(self.no_source(peer, received)) };
-        let proven = match proof {
-            Ok(proven) => proven,
-            Err(refusal) => return Err(self.refused(source, refusal, peer, received)),
+        let Some(source) = source else {
+            // An unknown source costs what a known one costs, so that time tells nothing either.
+            if let Some(other) = sources.values().next() {
+                let _refused = self.prove(other, request, &arrived, Fetching::Never).await;
+            }
+            return Err(self.no_source(peer, arrived.received));
         };
-        self.strangers.proved(peer, received);
+        let proven = self.prove(source, request, &arrived, Fetching::Allowed).await;
+        let proven = proven.map_err(|refusal| self.refused(source, refusal, peer, arrived.received))?;
+        self.strangers.proved(peer, arrived.received);
         if let Some((rate, bucket)) = &source.rate {
             let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
-            bucket.take(*rate, received).map_err(|retry_after| Answer::TooMany { retry_after })?;
+            bucket.take(*rate, arrived.received).map_err(|retry_after| Answer::TooMany { retry_after })?;
         }
-        let sequence = if proven.is_ping() { None } else { Some(self.keep(source, proven, now, received).await?) };
-        source.meters.accepted(now.as_duration().as_secs_f64());
-        Ok(sequence)
+        let what = match proven.handshake() {
+            Some(handshake) => Accepted::Handshake(source.shake(handshake)),
+            None => Accepted::Kept(self.keep(source, proven, arrived.at, arrived.received).await?),
+        };
+        source.meters.accepted(arrived.at.as_duration().as_secs_f64());
+        Ok(what)
     }
 
-    fn prove(
-        &self,
-        source: &Source,
-        request: &HttpRequest,
-        peer: IpAddr,
-        body: Bytes,
-        now: Timestamp,
-    ) -> Result<Proven, Refusal> {
-        let uri = request.uri();
-        let proof = Request {
-            headers: &WireHeaders(request.headers()),
-            method: request.method().as_str(),
-            public_url: &self.public_url,
-            target: uri.path_and_query().map_or(uri.path(), |target| target.as_str()),
-            peer,
-            certificate_names: request.conn_data::<PeerNames>().map_or(&[], |names| names.0.as_slice()),
-            headers_kept: source.headers_kept,
-        };
-        verify(&source.scheme, &source.keys.keys(), &proof, body, now)
+    /// Who sent the request, unless he has used up his failures.
+    fn peer_of(&self, request: &HttpRequest) -> Result<IpAddr, Answer> {
+        let socket = request.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+        let peer = peer::peer_of(socket, request.headers(), &self.trusted_proxies);
+        if self.strangers.is_limited(peer, Instant::now()) { Err(Answer::Unproven) } else { Ok(peer) }
     }
 
     /// Counts a refusal, tells the log of the first of its kind, and finds the answer.
@@ -232,8 +250,11 @@ impl Receiver {
             let (id, reason) = (&source.id, refusal.word());
             warn!(source = %id, reason, %peer, "source {id}: a message was refused, more of this kind are only counted: {refusal}");
         }
-        if refusal == Refusal::SecretUnavailable {
+        if refusal.is_ours() {
             return Answer::Unavailable;
+        }
+        if refusal == Refusal::TooLarge {
+            return Answer::TooLarge;
         }
         self.strangers.failed(peer, now);
         Answer::Unproven
@@ -257,7 +278,7 @@ impl Receiver {
             source: source.id.clone(),
             at,
             head: delivery.stored_head(),
-            body: delivery.body().clone(),
+            body: delivery.wire().clone(),
             repeat,
         };
         match timeout_at(received + DURABLE_WITHIN, self.journal.append(draft)).await {
@@ -271,19 +292,59 @@ impl Receiver {
     }
 }
 
+impl Source {
+    /// Does what a handshake asks for, and says what the sender wants to hear.
+    fn shake(&self, handshake: &Handshake) -> String {
+        match handshake {
+            Handshake::Ping => {}
+            Handshake::Answer(answer) => return answer.clone(),
+            Handshake::Subscription { url, topic } => {
+                if let Some(trust) = &self.trust {
+                    trust.confirm(url.clone(), topic.clone());
+                }
+            }
+            Handshake::Unsubscribed { topic } => {
+                if let Some(trust) = &self.trust {
+                    trust.ended(topic);
+                }
+            }
+        }
+        "{}".to_owned()
+    }
+}
+
+/// How the body is compressed; an encoding that the source does not allow is refused, and so is one on top of another.
+fn coding_of(headers: &HeaderMap, source: Option<&Arc<Source>>) -> Result<Option<Coding>, Answer> {
+    let mut coding = None;
+    for value in headers.get_all(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        if value.eq_ignore_ascii_case(b"identity") {
+            continue;
+        }
+        let allowed = Coding::named(value).filter(|named| source.is_some_and(|source| source.codings.contains(named)));
+        if allowed.is_none() || coding.is_some() {
+            return Err(Answer::Encoded);
+        }
+        coding = allowed;
+    }
+    Ok(coding)
+}
+
 /// Every trouble of the journal is ours. The journal itself says so in the log, once; here it would be once a request.
 fn unavailable(source: &SourceId, error: AppendError) -> Answer {
     debug!(%source, "not kept: {error}");
     Answer::Unavailable
 }
 
-/// The answer to what is kept, or to a ping.
-fn accepted(sequence: Option<u64>) -> HttpResponse {
-    match sequence {
-        Some(sequence) => {
+/// The answer to what is kept, and to a handshake. Always JSON: what a handshake echoes must never be read as a page.
+fn accepted(what: Accepted) -> HttpResponse {
+    match what {
+        Accepted::Kept(sequence) => {
             HttpResponse::Accepted().content_type("application/json").body(format!("{{\"id\":\"{sequence}\"}}"))
         }
-        None => HttpResponse::Ok().content_type("application/json").body("{}"),
+        Accepted::Handshake(answer) => HttpResponse::Ok()
+            .content_type("application/json")
+            .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+            .body(answer),
     }
 }
 
@@ -296,7 +357,8 @@ pub fn routes(receiver: &Arc<Receiver>) -> impl FnOnce(&mut web::ServiceConfig) 
             match (hook_of(request.path()), request.method()) {
                 (None, _) => Answer::NoSuchPath.respond(Some(payload)),
                 (Some(_), &Method::POST | &Method::PUT) => receiver.receive(&request, payload).await,
-                (Some(_), _) => Answer::WrongMethod { allow: "POST, PUT" }.respond(Some(payload)),
+                (Some(_), &Method::OPTIONS) => receiver.preflight(&request, payload).await,
+                (Some(_), _) => WRONG_METHOD.respond(Some(payload)),
             }
         }
     };
@@ -334,20 +396,8 @@ fn health() -> HttpResponse {
     HttpResponse::Ok().force_close().content_type("text/plain").body("ok\n")
 }
 
-/// The headers of a request, with every value that was sent.
-struct WireHeaders<'a>(&'a HeaderMap);
-
-impl Headers for WireHeaders<'_> {
-    fn find(&self, name: &str) -> Found<'_> {
-        // A look at each of a dozen names costs less than making a key for the table.
-        let mut found = self.0.iter().filter(|(other, _)| other.as_str() == name);
-        match (found.next(), found.next()) {
-            (None, _) => Found::Nothing,
-            (Some((_, value)), None) => Found::One(value.as_bytes()),
-            (Some(_), Some(_)) => Found::Several,
-        }
-    }
-}
+/// The answer to a method that no source takes.
+const WRONG_METHOD: Answer = Answer::WrongMethod { allow: "POST, PUT" };
 
 /// Label of requests to sources that do not exist.
 const UNKNOWN_SOURCE: &str = "_unknown";

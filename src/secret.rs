@@ -271,7 +271,7 @@ impl Slot {
         }
         if self.value.is_some() {
             info!(secret = %self.shown(), "secret {} has a new value", self.shown());
-        } else if value.open_to_all {
+        } else if value.open_to_all && !value.is_public() {
             warn!(secret = %self.shown(), "secret {} can be read by every user of this machine: set its mode to 0600", self.shown());
         }
         self.since = value.changed_at.unwrap_or(self.since);
@@ -292,6 +292,15 @@ struct Value {
     changed_at: Option<Timestamp>,
     /// Whether every user of the machine may read it.
     open_to_all: bool,
+}
+
+impl Value {
+    /// Whether it is a public key or a certificate, which everybody may read.
+    fn is_public(&self) -> bool {
+        let bytes = self.secret.expose();
+        let holds = |words: &[u8]| bytes.windows(words.len()).any(|part| part == words);
+        bytes.starts_with(b"whpk_") || (bytes.starts_with(b"-----BEGIN ") && !holds(b"PRIVATE KEY"))
+    }
 }
 
 /// Reads again until two reads agree. A file that never comes to rest is taken as it stands at the end.

@@ -20,12 +20,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::setting::Problem;
 
 /// TLS of one client, as written in the config.
-#[derive(Debug, Clone, Default, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientTlsConfig {
     /// PEM file with the certificate authorities to trust instead of the system's.
@@ -140,16 +140,22 @@ pub enum TlsError {
 }
 
 impl ClientTls {
+    /// Who checks certificates against the authorities that are trusted, whatever `dangerous_skip_verify` says. Reads the files.
+    pub fn verifier(&self) -> Result<Arc<WebPkiServerVerifier>, TlsError> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let roots = self.ca.as_deref().map_or_else(system_roots, roots_of)?;
+        Ok(WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .expect("the root store is not empty and there are no revocation lists"))
+    }
+
     /// Reads the files and makes the config of the next connections. Blocks for the time of reading a few small files.
     pub fn load(&self) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = if self.skip_verify {
             Arc::new(AnyCertificate(Arc::clone(&provider)))
         } else {
-            let roots = self.ca.as_deref().map_or_else(system_roots, roots_of)?;
-            let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .expect("the root store is not empty and there are no revocation lists");
+            let inner = self.verifier()?;
             match &self.server_name {
                 Some(name) => Arc::new(OtherName { name: name.clone(), inner }),
                 None => inner,

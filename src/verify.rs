@@ -1,44 +1,59 @@
 //! Proves that a message comes from its source, over the raw bytes and before anything reads them.
 //!
 //! Invariants: only [`verify`] makes a [`Proven`] out of a request; the algorithm, the headers and the keys come from the config,
-//! never from the request; signatures and tokens are compared in constant time; nothing here panics, whatever the bytes.
-//! A source whose keys are not loaded refuses with [`Refusal::SecretUnavailable`], never with a word about the signature.
+//! never from the request (where a message names a key, the config pins who may have published it); signatures and tokens are compared
+//! in constant time; nothing here panics, whatever the bytes. Where a key is not there yet the refusal says that the trouble is ours,
+//! never a word about the signature.
 //!
-//! Not here: how the config is written (`verify/config`), what known senders do (`verify/preset`), the template engine of signatures (`verify/hmac`), what
-//! a sender has to be told (`verify/sender`), what a refusal is answered with (`receive`).
+//! Not here: how the config is written (`verify/config`), what known senders do (`verify/preset`), each way of proving
+//! (`verify/template`, `verify/sns`, `verify/jwt`, `verify/token`), proving as a sender would (`verify/sign`), what a sender has to be
+//! told (`verify/sender`), fetching keys (`trust`), what a refusal is answered with (`receive`).
 
 mod config;
+mod handshake;
 mod hmac;
+mod jwt;
+mod plan;
 mod preset;
+mod public_key;
+mod refusal;
 mod sender;
+mod sign;
+mod sns;
+mod template;
+mod token;
 
 use std::net::IpAddr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 
-use crate::delivery::Evidence;
+use crate::delivery::{Coding, Evidence, Undecoded};
 use crate::event::Auth;
 use crate::secret::Key;
 
-pub(crate) use self::config::parse_network;
-pub use self::config::{Algorithm, Encoding, Over, Parts, SchemeName, TimestampUnit, VerifyConfig};
-pub use self::hmac::HmacScheme;
+pub use self::config::{Algorithm, Encoding, HandshakeName, Over, Parts, SchemeName, TimestampUnit, VerifyConfig};
+pub use self::handshake::{EventGrid, Handshake};
+pub use self::jwt::JwtScheme;
+pub(crate) use self::plan::parse_network;
 pub use self::preset::Preset;
+pub use self::public_key::PublicKey;
+pub use self::refusal::Refusal;
+pub use self::sign::{Outgoing, sign, sign_query};
+pub use self::sns::{CertificateUrl, SnsScheme, SubscribeUrl, TopicArn};
+pub use self::template::SignatureScheme;
+pub use self::token::TokenPlace;
 
 /// How a message was proven.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum How {
-    /// A signature over the body, by the key with this id (the reference it was loaded by, never its value).
+    /// A signature over the body, by the key with this id (the reference or URL it was loaded by, never a secret's value).
     Signature {
-        /// Which of the live secrets matched.
+        /// Which of the live keys matched.
         key_id: String,
     },
     /// A client certificate with this subject.
@@ -46,9 +61,9 @@ pub enum How {
         /// The subject that was pinned.
         subject: String,
     },
-    /// A shared token.
+    /// A shared token, or one that a pinned issuer signed.
     Token {
-        /// Which of the live secrets matched.
+        /// Which of the live secrets matched, or which of the issuer's keys.
         key_id: String,
     },
     /// Fetched by us from this origin.
@@ -76,11 +91,14 @@ impl How {
 /// A body whose proof held. Only [`verify`] and an authenticated fetch of our own make one.
 #[derive(Debug)]
 pub struct Proven {
+    /// As it was signed, or where nothing is signed, as it was sent.
     body: Bytes,
+    /// What `body` says, where that is compressed.
+    decoded: Option<Bytes>,
     evidence: Evidence,
     /// Identifies an exact repeat.
     repeat: Option<[u8; 16]>,
-    ping: bool,
+    handshake: Option<Handshake>,
 }
 
 impl Proven {
@@ -92,24 +110,34 @@ impl Proven {
         self.repeat
     }
 
-    /// Whether the sender only tries whether we are there: nothing to keep.
-    pub const fn is_ping(&self) -> bool {
-        self.ping
+    /// What the sender wants instead of having the message kept.
+    pub const fn handshake(&self) -> Option<&Handshake> {
+        self.handshake.as_ref()
     }
 
-    /// The body, and what is kept of the request.
-    pub fn into_parts(self) -> (Bytes, Evidence) {
-        (self.body, self.evidence)
+    /// The body as it was signed, what it says, and what is kept of the request.
+    pub fn into_parts(self) -> (Bytes, Bytes, Evidence) {
+        let decoded = self.decoded.unwrap_or_else(|| self.body.clone());
+        (self.body, decoded, self.evidence)
     }
 }
 
 /// How a source proves its messages: the config, validated.
 #[derive(Debug, Clone)]
 pub enum Scheme {
-    /// A keyed hash over the body and what the template puts around it.
-    Hmac(HmacScheme),
-    /// A shared token in a header.
+    /// A signature over the body and what the template puts around it, by a shared secret or a private key of the sender.
+    Signature(SignatureScheme),
+    /// A message of Amazon SNS, signed by its certificate.
+    Sns(SnsScheme),
+    /// A shared token.
     Token(TokenPlace),
+    /// Azure Event Grid: a token, and the handshakes of Event Grid and CloudEvents.
+    EventGrid {
+        /// What proves a request.
+        proof: GridProof,
+        /// Who may ask for which handshake.
+        handshake: EventGrid,
+    },
     /// A client certificate that goes by one of these names.
     Mtls {
         /// Each is a common name, a whole subject (`CN=a, O=b`), or a DNS name or URI of the certificate.
@@ -122,51 +150,52 @@ pub enum Scheme {
     },
 }
 
-/// Where a token stands in a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenPlace {
-    /// A header of its own, lower-case name, that holds the prefix and the token.
-    Header {
-        /// Name of the header, in lower case.
-        name: String,
-        /// What stands before the token; usually nothing.
-        prefix: String,
-    },
-    /// `Authorization: Bearer TOKEN`.
-    Bearer,
-    /// `Authorization: Basic`, with this user name; the secret is the password.
-    Basic {
-        /// The user name; it may not hold a colon.
-        user: String,
-    },
+/// What proves a request of Event Grid. Its bodies are not signed.
+#[derive(Debug, Clone)]
+pub enum GridProof {
+    /// A secret of ours, in the URL or a header that the subscription was given.
+    Secret(TokenPlace),
+    /// A bearer token of the tenant.
+    Issuer(JwtScheme),
 }
 
 impl Scheme {
     /// The strength of a proof by this scheme.
     pub const fn auth(&self) -> Auth {
         match self {
-            Self::Hmac(_) => Auth::Signature,
-            Self::Token(_) => Auth::Token,
+            Self::Signature(_) | Self::Sns(_) => Auth::Signature,
+            Self::Token(_) | Self::EventGrid { .. } => Auth::Token,
             Self::Mtls { .. } => Auth::Mtls,
             Self::Network { .. } => Auth::None,
         }
     }
 
     /// Whether it needs live keys; where it does not, an empty key ring is no trouble.
-    pub const fn needs_keys(&self) -> bool {
-        matches!(self, Self::Hmac(_) | Self::Token(_))
+    pub fn needs_keys(&self) -> bool {
+        match self {
+            Self::Signature(scheme) => scheme.needs_keys(),
+            Self::Sns(scheme) => scheme.needs_keys(),
+            Self::Token(_) | Self::EventGrid { proof: GridProof::Secret(_), .. } => true,
+            Self::EventGrid { proof: GridProof::Issuer(_), .. } | Self::Mtls { .. } | Self::Network { .. } => false,
+        }
     }
 
     /// Whether the public URL is part of what is signed, so that `receiver.public_url` has to be set.
     pub fn signs_url(&self) -> bool {
-        matches!(self, Self::Hmac(scheme) if scheme.signs_url())
+        matches!(self, Self::Signature(scheme) if scheme.signs_url())
+    }
+
+    /// Whether a copy of one request is enough to send others: it travels with each of them.
+    pub const fn shows_its_secret(&self) -> bool {
+        matches!(self, Self::Token(_) | Self::EventGrid { .. })
     }
 
     /// What is wrong with the form of a loaded key, for `check`; none if it can be used.
     pub fn key_problem(&self, key: &Key) -> Option<&'static str> {
         match self {
-            Self::Hmac(scheme) => scheme.key_problem(key),
-            Self::Token(_) | Self::Mtls { .. } | Self::Network { .. } => None,
+            Self::Signature(scheme) => scheme.key_problem(key),
+            Self::Sns(_) => SnsScheme::key_problem(key),
+            Self::Token(_) | Self::EventGrid { .. } | Self::Mtls { .. } | Self::Network { .. } => None,
         }
     }
 }
@@ -205,66 +234,43 @@ pub struct Request<'a> {
     pub certificate_names: &'a [String],
     /// Headers, in lower case, that the source's adapter reads: kept as evidence.
     pub headers_kept: &'a [&'a str],
+    /// How the body is compressed, if it is.
+    pub coding: Option<Coding>,
+    /// Most bytes that a compressed body may become.
+    pub decoded_bytes_max: usize,
+    /// The public keys that messages name and the config does not hold.
+    pub public_keys: &'a dyn PublicKeys,
 }
 
-/// Why a message was refused: for metrics and one log line, never for the sender.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, thiserror::Error)]
-pub enum Refusal {
-    /// The header that carries the proof is not there.
-    #[error("the header with the proof is missing: check that the sender signs, and which header it uses")]
-    Missing,
-    /// The header is there, but not in the form of this scheme.
-    #[error("the header with the proof is not in the form of this scheme: check preset, prefix, parts and encoding")]
-    Malformed,
-    /// A header that must stand once stands twice.
-    #[error("a header of the proof was sent more than once: look for a proxy that adds it")]
-    DuplicateHeader,
-    /// No live secret gives this signature or token.
-    #[error("no live secret matches: compare the secrets of both sides, and look for a proxy that changes the body")]
-    Mismatch,
-    /// The signed time is too far from now.
-    #[error("the signed time is outside the tolerance: compare the clocks, and look for queues before us")]
-    Timestamp,
-    /// The sender's address is in none of the networks.
-    #[error("the sender's address is in none of the allowed networks: check networks and trusted_proxies")]
-    Network,
-    /// No client certificate, or one with other names.
-    #[error("no client certificate with a pinned subject: check subjects and the sender's certificate")]
-    Certificate,
-    /// Our own trouble: no secret is loaded, or none has the form that the scheme needs.
-    #[error("no usable secret is loaded: check the source's secrets")]
-    SecretUnavailable,
+/// Which public key a message names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum KeyName {
+    /// That of a certificate of SNS.
+    Certificate(CertificateUrl),
+    /// One of the pinned issuer's.
+    Issued {
+        /// Its id in the issuer's set.
+        id: String,
+    },
 }
 
-impl Refusal {
-    /// Every refusal, so that metrics exist before the first one happens.
-    pub const ALL: [Self; 8] = [
-        Self::Missing,
-        Self::Malformed,
-        Self::DuplicateHeader,
-        Self::Mismatch,
-        Self::Timestamp,
-        Self::Network,
-        Self::Certificate,
-        Self::SecretUnavailable,
-    ];
+/// The public keys that are there now, of those that somebody else publishes.
+pub trait PublicKeys {
+    /// Looks one up, without fetching it.
+    fn find(&self, name: &KeyName) -> Option<PublicKey>;
+}
 
-    /// The word that metrics use.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Malformed => "malformed",
-            Self::DuplicateHeader => "duplicate_header",
-            Self::Mismatch => "mismatch",
-            Self::Timestamp => "timestamp",
-            Self::Network => "network",
-            Self::Certificate => "certificate",
-            Self::SecretUnavailable => "secret_unavailable",
-        }
+/// No public keys: for schemes that need none but those of the config.
+#[derive(Debug, Clone, Copy)]
+pub struct NoPublicKeys;
+
+impl PublicKeys for NoPublicKeys {
+    fn find(&self, _: &KeyName) -> Option<PublicKey> {
+        None
     }
 }
 
-/// Checks a message against its source's scheme and the keys that are live now.
+/// Checks a message against its source's scheme and the keys that are live now. `body` is as it came over the wire.
 pub fn verify(
     scheme: &Scheme,
     keys: &[Key],
@@ -275,20 +281,23 @@ pub fn verify(
     if scheme.needs_keys() && keys.is_empty() {
         return Err(Refusal::SecretUnavailable);
     }
-    let proof = match scheme {
-        Scheme::Hmac(hmac) => hmac.prove(keys, request, &body, now)?,
-        Scheme::Token(place) => Proof::of(How::Token { key_id: token_key(place, keys, request)?.id.0.clone() }),
-        Scheme::Mtls { subjects } => {
-            let pinned = subjects.iter().find(|subject| request.certificate_names.contains(subject));
-            Proof::of(How::Mtls { subject: pinned.ok_or(Refusal::Certificate)?.clone() })
-        }
-        Scheme::Network { networks } => {
-            let peer = request.peer.to_canonical();
-            if !networks.iter().any(|network| network.contains(&peer)) {
-                return Err(Refusal::Network);
-            }
-            Proof::of(How::Network)
-        }
+    let mut coding = request.coding;
+    let mut body = body;
+    if let (Scheme::Signature(signature), Some(coded)) = (scheme, coding)
+        && signature.over == Over::Decoded
+    {
+        body = coded.decode(&body, request.decoded_bytes_max).map_err(|undecoded| match undecoded {
+            Undecoded::TooLarge => Refusal::TooLarge,
+            Undecoded::Broken => Refusal::Malformed,
+        })?;
+        coding = None;
+    }
+    let proof = prove(scheme, keys, request, &body, now)?;
+    let decoded = match coding.map(|coding| coding.decode(&body, request.decoded_bytes_max)) {
+        Some(Err(Undecoded::TooLarge)) => return Err(Refusal::TooLarge),
+        Some(Ok(decoded)) => Some(decoded),
+        // A proven message is kept whatever it is: one that cannot be decoded is for the adapter to refuse.
+        Some(Err(Undecoded::Broken)) | None => None,
     };
     let evidence = Evidence {
         how: proof.how,
@@ -296,51 +305,68 @@ pub fn verify(
         sender_id: proof.sender_id,
         peer: Some(request.peer.to_canonical().to_string()),
         content_type: text_header(request, "content-type"),
+        coding,
         headers: kept_headers(scheme, request),
     };
-    Ok(Proven { body, evidence, repeat: proof.repeat, ping: proof.ping })
+    Ok(Proven { body, decoded, evidence, repeat: proof.repeat, handshake: proof.handshake })
 }
 
-/// The headers by which that source's sender would prove `body`, with the first of the keys: for `send`.
-///
-/// Empty for a scheme whose proof is not in the request (a client certificate, a network).
-pub fn sign(
-    scheme: &Scheme,
-    keys: &[Key],
-    message: &Outgoing<'_>,
-    now: Timestamp,
-) -> Result<Vec<(String, String)>, Refusal> {
-    let key = || keys.first().ok_or(Refusal::SecretUnavailable);
-    let credential = |prefix: &str, value: &[u8]| {
-        std::str::from_utf8(value).map(|text| format!("{prefix}{text}")).map_err(|_| Refusal::SecretUnavailable)
-    };
+fn prove(scheme: &Scheme, keys: &[Key], request: &Request<'_>, body: &[u8], now: Timestamp) -> Result<Proof, Refusal> {
+    let by_token =
+        |place: &TokenPlace| place.key(keys, request).map(|key| Proof::of(How::Token { key_id: key.id.0.clone() }));
     match scheme {
-        Scheme::Hmac(hmac) => hmac.sign(key()?, message, now),
-        Scheme::Token(TokenPlace::Header { name, prefix }) => {
-            Ok(vec![(name.clone(), credential(prefix, key()?.secret.expose())?)])
+        Scheme::Signature(signature) => signature.prove(keys, request, body, now),
+        Scheme::Sns(sns) => sns.prove(keys, request, body, now),
+        Scheme::Token(place) => by_token(place),
+        Scheme::EventGrid { proof, .. } => {
+            let proof = match proof {
+                GridProof::Secret(place) => by_token(place)?,
+                GridProof::Issuer(jwt) => jwt.prove(request, now)?,
+            };
+            Ok(Proof { handshake: EventGrid::validation(request, body), ..proof })
         }
-        Scheme::Token(TokenPlace::Bearer) => {
-            Ok(vec![(AUTHORIZATION.to_owned(), credential("Bearer ", key()?.secret.expose())?)])
+        Scheme::Mtls { subjects } => {
+            let pinned = subjects.iter().find(|subject| request.certificate_names.contains(subject));
+            Ok(Proof::of(How::Mtls { subject: pinned.ok_or(Refusal::Certificate)?.clone() }))
         }
-        Scheme::Token(TokenPlace::Basic { user }) => {
-            let pair = [user.as_bytes(), b":", key()?.secret.expose()].concat();
-            Ok(vec![(AUTHORIZATION.to_owned(), format!("Basic {}", STANDARD.encode(pair)))])
+        Scheme::Network { networks } => {
+            let peer = request.peer.to_canonical();
+            let is_inside = networks.iter().any(|network| network.contains(&peer));
+            if is_inside { Ok(Proof::of(How::Network)) } else { Err(Refusal::Network) }
         }
-        Scheme::Mtls { .. } | Scheme::Network { .. } => Ok(Vec::new()),
     }
 }
 
-/// A message that [`sign`] proves.
-#[derive(Debug, Clone, Copy)]
-pub struct Outgoing<'a> {
-    /// The method, upper case.
-    pub method: &'a str,
-    /// The receiver's public URL, with path and query.
-    pub url: &'a str,
-    /// The sender's id of this delivery; it may not hold a dot.
-    pub id: &'a str,
-    /// The body.
-    pub body: &'a [u8],
+/// The public key that this message names and that has to be fetched before it can be proven: asked after [`Refusal::KeyNotLoaded`].
+pub fn wanted(scheme: &Scheme, request: &Request<'_>, body: &[u8]) -> Option<KeyName> {
+    match scheme {
+        Scheme::Sns(sns) => sns.wanted(body),
+        Scheme::EventGrid { proof: GridProof::Issuer(_), .. } => JwtScheme::wanted(request),
+        _ => None,
+    }
+}
+
+/// The origin that may send, if this is the preflight of a CloudEvents sender and the source has that handshake.
+///
+/// A secret in the URL is part of what is registered, so it has to be there. A bearer token need not: the handshake is no matter of
+/// authorization (CloudEvents HTTP 1.1 Web Hooks, section 4). One that is there has to be good.
+pub fn preflight(
+    scheme: &Scheme,
+    keys: &[Key],
+    request: &Request<'_>,
+    now: Timestamp,
+) -> Result<Option<String>, Refusal> {
+    let Scheme::EventGrid { proof, handshake } = scheme else { return Ok(None) };
+    match proof {
+        GridProof::Secret(place) => {
+            place.key(keys, request)?;
+        }
+        GridProof::Issuer(jwt) if request.headers.find(token::AUTHORIZATION) != Found::Nothing => {
+            jwt.prove(request, now)?;
+        }
+        GridProof::Issuer(_) => {}
+    }
+    Ok(handshake.allowed_origin(request))
 }
 
 /// What a scheme found, before the request's other evidence joins it.
@@ -349,13 +375,27 @@ struct Proof {
     signed_at: Option<Timestamp>,
     sender_id: Option<String>,
     repeat: Option<[u8; 16]>,
-    ping: bool,
+    handshake: Option<Handshake>,
 }
 
 impl Proof {
     const fn of(how: How) -> Self {
-        Self { how, signed_at: None, sender_id: None, repeat: None, ping: false }
+        Self { how, signed_at: None, sender_id: None, repeat: None, handshake: None }
     }
+}
+
+/// Identifies an exact repeat; none for a message that carries neither a time nor an id, which may honestly be sent twice.
+fn repeat_of(tag: &[u8], timestamp: &str, id: &str) -> Option<[u8; 16]> {
+    if timestamp.is_empty() && id.is_empty() {
+        return None;
+    }
+    // The lengths say where a part ends, so the parts cannot run into each other.
+    let mut digest = Sha256::new();
+    for part in [tag, timestamp.as_bytes(), id.as_bytes()] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    digest.finalize().first_chunk().copied()
 }
 
 /// The one value of a header that must stand exactly once.
@@ -377,48 +417,16 @@ fn text_header(request: &Request<'_>, name: &str) -> Option<String> {
 
 /// The headers that the adapter declared, but for those that carry credentials.
 fn kept_headers(scheme: &Scheme, request: &Request<'_>) -> Vec<(String, String)> {
-    let is_token =
-        |name: &str| matches!(scheme, Scheme::Token(TokenPlace::Header { name: token, .. }) if token == name);
-    let may_keep = request.headers_kept.iter().filter(|name| !CREDENTIALS.contains(name) && !is_token(name));
+    let token = match scheme {
+        Scheme::Token(place) | Scheme::EventGrid { proof: GridProof::Secret(place), .. } => place.header(),
+        _ => None,
+    };
+    let may_keep = request.headers_kept.iter().filter(|name| !CREDENTIALS.contains(name) && token != Some(**name));
     may_keep.filter_map(|name| Some(((*name).to_owned(), text_header(request, name)?))).collect()
 }
 
-/// The key whose value the request carries as its token.
-fn token_key<'k>(place: &TokenPlace, keys: &'k [Key], request: &Request<'_>) -> Result<&'k Key, Refusal> {
-    let basic;
-    let sent = match place {
-        TokenPlace::Header { name, prefix } => {
-            one_header(request, name)?.strip_prefix(prefix.as_bytes()).ok_or(Refusal::Malformed)?
-        }
-        TokenPlace::Bearer => after_scheme(one_header(request, AUTHORIZATION)?, "bearer ")?,
-        TokenPlace::Basic { user } => {
-            let encoded = after_scheme(one_header(request, AUTHORIZATION)?, "basic ")?;
-            basic = zeroize::Zeroizing::new(STANDARD.decode(encoded).map_err(|_| Refusal::Malformed)?);
-            let colon = basic.iter().position(|byte| *byte == b':').ok_or(Refusal::Malformed)?;
-            if basic[..colon] != *user.as_bytes() {
-                return Err(Refusal::Mismatch);
-            }
-            &basic[colon + 1..]
-        }
-    };
-    // Compared as hashes: equal lengths, so that not even the length of a secret shows in the time this takes.
-    let sent = Sha256::digest(sent);
-    let same = |key: &&Key| bool::from(Sha256::digest(key.secret.expose()).ct_eq(&sent));
-    keys.iter().find(same).ok_or(Refusal::Mismatch)
-}
-
-/// What follows the name of an authorization scheme, which is written in any case (RFC 9110, 11.1).
-fn after_scheme<'a>(value: &'a [u8], scheme: &str) -> Result<&'a [u8], Refusal> {
-    match value.split_at_checked(scheme.len()) {
-        Some((name, rest)) if name.eq_ignore_ascii_case(scheme.as_bytes()) => Ok(rest),
-        _ => Err(Refusal::Malformed),
-    }
-}
-
-const AUTHORIZATION: &str = "authorization";
-
 /// Headers that are never kept, whatever an adapter declares.
-const CREDENTIALS: [&str; 3] = [AUTHORIZATION, "proxy-authorization", "cookie"];
+const CREDENTIALS: [&str; 3] = [token::AUTHORIZATION, "proxy-authorization", "cookie"];
 
 #[cfg(test)]
 mod tests;

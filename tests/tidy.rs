@@ -42,14 +42,14 @@ const DOMAIN: [&str; 11] =
     ["event", "delivery", "verify", "adapter", "json", "ranking", "route", "format", "policy", "backoff", "setting"];
 const LOOPS: [&str; 5] = ["receive", "normalize", "deliver", "gate", "poll"];
 /// The ports.
-const PORTS: [&str; 3] = ["store", "sink", "secret"];
+const PORTS: [&str; 4] = ["store", "sink", "secret", "trust"];
 /// Ports with several edges behind them, one a file or folder, of which none knows another and no loop knows any.
-/// The store is one edge: journal, ledger and keeper are its parts.
+/// The store is one edge: journal, ledger and keeper are its parts. So is trust: its publishers share one cache and one client.
 const PORTS_OF_MANY: [&str; 2] = ["sink", "secret"];
 /// What edges and loops share: metrics, and TLS as a client.
 const SHARED: [&str; 2] = ["telemetry", "tls"];
-/// The only names of a port that the domain may know: plain values.
-const DOMAIN_MAY_NAME: [&str; 3] = ["secret::Key", "secret::Secret", "secret::SecretRef"];
+/// The only names outside that the domain may know: plain values.
+const DOMAIN_MAY_NAME: [&str; 4] = ["secret::Key", "secret::Secret", "secret::SecretRef", "tls::ClientTlsConfig"];
 
 /// A crate or module of the standard library, the files that may name it, and why nobody else may.
 struct Wall {
@@ -65,7 +65,11 @@ const WALLS: [Wall; 17] = [
     wall("actix_service", &["src/receive", "src/api", "src/app"], "HTTP as a server ends at the receiver and the API"),
     wall("rdkafka", &["src/sink/kafka"], "Kafka's client is known to its sink alone"),
     wall("rusqlite", &["src/store/ledger"], "SQLite is known to the ledger alone"),
-    wall("reqwest", &["src/sink/splunk_hec", "src/cli", "src/secret/vault"], "the HTTP client stays behind its edges"),
+    wall(
+        "reqwest",
+        &["src/sink/splunk_hec", "src/cli", "src/secret/vault", "src/trust/web"],
+        "the HTTP client stays behind its edges; trust asks publishers of public keys",
+    ),
     wall("config::Config", &["src/config"], "the `config` crate is known to the config alone"),
     wall("clap", &["src/cli", "src/main"], "the command line is read by the commands"),
     wall("anyhow", &["src/main", "src/app", "src/cli"], "a caller can't branch on it: one error enum a module"),

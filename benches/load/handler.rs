@@ -15,7 +15,7 @@ use verdict_relay::delivery::Delivery;
 use verdict_relay::secret::{Key, Secret, SecretRef};
 use verdict_relay::store::journal::{DiskJournal, Options};
 use verdict_relay::store::{Draft, Journal, Kind};
-use verdict_relay::verify::{Found, Headers, Preset, Proven, Request, Scheme, VerifyConfig, verify};
+use verdict_relay::verify::{Found, Headers, NoPublicKeys, Preset, Proven, Request, Scheme, VerifyConfig, verify};
 
 /// How much the server does before it answers 202.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -97,6 +97,9 @@ fn prove(state: &State, request: &HttpRequest, body: web::Bytes) -> Option<Prove
         peer: request.peer_addr()?.ip(),
         certificate_names: &[],
         headers_kept: &[],
+        coding: None,
+        decoded_bytes_max: 0,
+        public_keys: &NoPublicKeys,
     };
     verify(&state.scheme, &state.keys, &sent, body, Timestamp::now()).ok()
 }

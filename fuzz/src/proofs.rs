@@ -1,6 +1,7 @@
 //! Any request at any proof: the check never panics, and what it takes with a signature it takes with no other body.
 //!
 //! The first line of the input names the proof (or its first byte chooses one); then come lines of `name: value`, an empty line, the body.
+//! The line `target: ...` is the request's path and query.
 
 #![no_main]
 
@@ -11,9 +12,10 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
+use verdict_relay::delivery::Coding;
 use verdict_relay::event::Auth;
 use verdict_relay::secret::{Key, Secret, SecretRef};
-use verdict_relay::verify::{Found, Headers, Request, Scheme, VerifyConfig, verify};
+use verdict_relay::verify::{Found, Headers, NoPublicKeys, Request, Scheme, VerifyConfig, verify, wanted};
 
 static SCHEMES: LazyLock<Vec<(String, Scheme)>> = LazyLock::new(|| {
     let configs: BTreeMap<String, VerifyConfig> = toml::from_str(include_str!("proofs.toml")).expect("TOML");
@@ -50,15 +52,23 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn accepts(scheme: &Scheme, headers: &Lines<'_>, body: &[u8]) -> bool {
+    let found = |name: &str| match headers.find(name) {
+        Found::One(value) => Some(value),
+        Found::Nothing | Found::Several => None,
+    };
     let request = Request {
         headers,
         method: "POST",
-        public_url: "https://hooks.example.com",
-        target: "/v1/hooks/fuzz",
+        public_url: "https://recv.example.com/in",
+        target: found("target").and_then(|value| std::str::from_utf8(value).ok()).unwrap_or("/attachmentav"),
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         certificate_names: &[],
         headers_kept: &["content-type"],
+        coding: found("content-encoding").and_then(Coding::named),
+        decoded_bytes_max: 1 << 20,
+        public_keys: &NoPublicKeys,
     };
+    let _key = wanted(scheme, &request, body);
     let now = Timestamp::from_second(NOW).expect("in range");
     verify(scheme, &KEYS, &request, Bytes::copy_from_slice(body), now).is_ok()
 }

@@ -55,11 +55,12 @@ impl Check {
 
 /// The source's URL and what its sender has to be told.
 fn tell_source(source: &SourcePlan, plan: &Plan, terminal: &mut Terminal) -> anyhow::Result<()> {
-    let SourcePlan { id, adapter, scheme, secrets, verify, .. } = source;
+    let SourcePlan { id, adapter, scheme, secrets, codings, verify, .. } = source;
     terminal.line(format_args!("source {id} ({}, {})", adapter.provider(), scheme_word(verify.scheme)))?;
+    let compressed = if codings.is_empty() { "and not compressed" } else { "as it is or with gzip" };
     let mut rows = vec![
         ("webhook URL", format!("{}/v1/hooks/{id}", plan.receiver_url())),
-        ("method", "POST, the body as JSON and not compressed".to_owned()),
+        ("method", format!("POST, the body as JSON {compressed}")),
     ];
     rows.extend(scheme.sender_settings());
     if scheme.signs_url() {

@@ -24,7 +24,7 @@ use crate::event::{Event, Finding, Hash, Position, uid_by_position, uid_of};
 use crate::format::{Format, Style, hec};
 use crate::ranking::{Candidate, rank};
 use crate::secret::{Key, Secret, SecretRef};
-use crate::verify::{Found, Headers, Request, Scheme, TokenPlace, verify};
+use crate::verify::{Found, Headers, NoPublicKeys, Request, Scheme, TokenPlace, verify};
 
 /// Show what a source's adapter makes of a payload. No network, and nothing is written.
 #[derive(Debug, Args)]
@@ -143,6 +143,9 @@ fn delivery(source: &SourcePlan, body: Bytes, headers: &[String], at: Timestamp)
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         certificate_names: &[],
         headers_kept: source.adapter.headers(),
+        coding: None,
+        decoded_bytes_max: 0,
+        public_keys: &NoPublicKeys,
     };
     let proven = verify(&scheme, &[key], &request, body, at).map_err(|refusal| anyhow!("{refusal}"))?;
     Ok(Delivery::new(proven, &source.id, at))

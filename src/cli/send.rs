@@ -17,7 +17,7 @@ use super::terminal::Terminal;
 use super::{BAD, Code, Files, GOOD, wait_for};
 use crate::config::{Plan, SourcePlan};
 use crate::secret::{Key, KeyRing};
-use crate::verify::{Outgoing, Scheme, sign};
+use crate::verify::{Outgoing, Scheme, sign, sign_query};
 
 /// Sign a file as a source's sender would, and post it to the receiver.
 #[derive(Debug, Args)]
@@ -74,6 +74,11 @@ pub(super) async fn sender(
     tls: &TlsFiles,
     terminal: &mut Terminal,
 ) -> anyhow::Result<(Sender, Arc<Vec<Key>>)> {
+    if let Some(why) = source.scheme.why_not_signed() {
+        bail!(
+            "{why}, so there is nothing to sign with here: try the adapter with `render`, or send from a source with another proof and the same adapter"
+        );
+    }
     let target = format!("/v1/hooks/{}", source.id);
     let base = receiver.map_or_else(|| plan.receiver_url(), str::to_owned);
     let base = base.trim_end_matches('/').trim_end_matches(&target);
@@ -113,7 +118,11 @@ impl Sender {
             headers.insert(HeaderName::try_from(name).context("the header of the proof")?, value);
         }
         headers.extend(extra);
-        answer_of(self.client.post(self.url.clone()).headers(headers).body(body.to_vec())).await
+        let mut url = self.url.clone();
+        if let Some(query) = sign_query(&self.scheme, keys)? {
+            url.set_query(Some(&query));
+        }
+        answer_of(self.client.post(url).headers(headers).body(body.to_vec())).await
     }
 }
 
@@ -152,7 +161,7 @@ pub(super) const fn meaning(status: u16) -> &'static str {
         404 => "404: this is not the receiver: check the address and the path",
         405 => "405: something between here and the receiver changed the method",
         413 => "413: the body is larger than receiver.body_max",
-        415 => "415: the receiver takes no compressed bodies",
+        415 => "415: the source takes no bodies that are compressed so: see its verify.over",
         429 => "429: over the source's rate_limit: come again later",
         503 => {
             "503: the receiver's own trouble: its log says which; `verdict-relay store inspect` shows whether the store is full"

@@ -134,6 +134,25 @@ fn option_names(schema: &serde_json::Value, names: &mut std::collections::BTreeS
 }
 
 #[test]
+fn send_says_where_only_the_sender_can_sign() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let body = write(folder.path(), "body.json", "{}");
+    for (verify, words) in [
+        ("scheme = \"ed25519\", public_key = \"a.pub\"", "a private key that only it has"),
+        ("scheme = \"rsa\", public_key = \"a.pem\", tenant = \"t\"", "a private key that only it has"),
+        ("scheme = \"sns\", topics = [\"arn:aws:sns:eu-west-1:123456789012:a\"]", "publish to the topic"),
+        ("scheme = \"event-grid\", issuer = \"https://a\", audience = \"b\"", "only the issuer can sign"),
+    ] {
+        let text = format!(
+            "[receiver]\npublic_url = \"https://a\"\n[sources.a]\nadapter = \"native\"\nverify = {{ {verify} }}"
+        );
+        let path = write(folder.path(), "verdict-relay.toml", &text);
+        let (code, data, told) = run(&["--config", &path, "send", "--source", "a", &body]);
+        assert!(code == BAD && data.is_empty() && told.contains(words), "{verify}: {data}{told}");
+    }
+}
+
+#[test]
 fn check_tells_mistakes_with_file_and_key_and_what_is_odd() {
     let folder = tempfile::tempdir().expect("a folder");
     let source = "adapter = \"native\"\nverify = { scheme = \"token\", bearer = true, secrets = [\"env:A\"] }";
@@ -148,6 +167,26 @@ fn check_tells_mistakes_with_file_and_key_and_what_is_odd() {
         (format!("[sources.a]\n{source}"), GOOD, "warning: sinks: there is none"),
         (format!("[sources.a]\n{source}"), GOOD, "warning: receiver.listen: senders reach this address without TLS"),
         (format!("[sources.a]\n{source}"), GOOD, "warning: sources.a.verify.scheme: the token travels without TLS"),
+        (
+            "[sources.a]\nadapter = \"native\"\nverify = { scheme = \"rsa\", public_key = \"a.pem\", tenant = \"t\" }".to_owned(),
+            BAD,
+            "receiver.public_url: source \"a\" signs the URL",
+        ),
+        (
+            "[sources.a]\nadapter = \"native\"\n[sources.a.verify]\nscheme = \"sns\"\ntopics = [\"arn:aws:sns:eu-west-1:123456789012:a\"]\ntls = { dangerous_skip_verify = true }".to_owned(),
+            BAD,
+            "sources.a.verify.tls: the proof is made of what is fetched there",
+        ),
+        (
+            "[sources.a]\nadapter = \"native\"\nverify = { scheme = \"event-grid\", issuer = \"https://a\", audience = \"b\" }".to_owned(),
+            GOOD,
+            "warning: sources.a.verify.applications: every application",
+        ),
+        (
+            "[sources.a]\nadapter = \"native\"\nverify = { scheme = \"event-grid\", secret_query = \"env:A\" }".to_owned(),
+            GOOD,
+            "warning: sources.a.verify.secret_query: the secret stands in the URL",
+        ),
         ("[sinks.s]\ntype = \"syslog\"\naddress = \"udp://siem\"".to_owned(), GOOD, "warning: sinks.s.address: UDP"),
         (
             format!("[sources.a]\n{source}\n[sinks.s]\ntype = \"console\"\nwhere = {{ verdicts = [\"malicious\"] }}"),

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::secret::{Key, Secret, SecretRef};
 use crate::store::journal::{DiskJournal, Options};
+use crate::trust::{Publisher, TrustPlan};
 use crate::verify::{Outgoing, VerifyConfig, sign};
 
 const SECRET: &str = "a-secret-of-thirty-two-characters";
@@ -33,13 +34,22 @@ struct Running {
 /// A source by its name and the TOML of its proof; `@` in it stands for a reference to [`SECRET`].
 type Given<'a> = (&'a str, &'a str);
 
-const GIVEN: [Given<'_>; 6] = [
+const GIVEN: [Given<'_>; 12] = [
     ("portal", "scheme = \"hmac\"\npreset = \"vileanalyziz\"\nsecrets = [\"@\"]"),
     ("bounty", "scheme = \"hmac\"\npreset = \"polyswarm\"\nsecrets = [\"@\"]"),
     ("token", "scheme = \"token\"\nbearer = true\nsecrets = [\"@\"]"),
     ("unset", "scheme = \"token\"\nbearer = true\nsecrets = [\"file:/nowhere/at/all\"]"),
     ("lan", "scheme = \"none\"\nnetworks = [\"192.0.2.0/24\"]"),
     ("pinned", "scheme = \"mtls\"\nsubjects = [\"forwarder\"]"),
+    ("slack", "scheme = \"hmac\"\npreset = \"slack\"\nsecrets = [\"@\"]"),
+    ("zoom", "scheme = \"hmac\"\npreset = \"zoom\"\nsecrets = [\"@\"]"),
+    ("grid", "scheme = \"event-grid\"\nsecret_query = \"code\"\nsecrets = [\"@\"]"),
+    ("packed", "scheme = \"hmac\"\npreset = \"vileanalyziz\"\nsecrets = [\"@\"]\nover = \"wire\""),
+    ("repacked", "scheme = \"hmac\"\npreset = \"vileanalyziz\"\nsecrets = [\"@\"]\nover = \"decoded\""),
+    (
+        "sns",
+        "scheme = \"sns\"\ntopics = [\"arn:aws:sns:eu-west-1:123456789012:T\"]\ntls = { ca = \"/nowhere/at/all\" }",
+    ),
 ];
 
 fn config() -> ReceiverConfig {
@@ -57,8 +67,18 @@ async fn start(config: &ReceiverConfig, rate_limit: Option<RateLimit>) -> Runnin
         let proof = proof.replace('@', &format!("file:{}", secret.display()));
         let proof: VerifyConfig = toml::from_str(&proof).expect("TOML");
         let scheme = proof.plan("verify", false).expect("a plan");
-        let keys = KeyRing::open(proof.secrets, false, Timestamp::now()).await;
-        sources.push(Source::new(name.parse().expect("a name"), scheme, keys, &["x-event"], rate_limit, &metrics));
+        let keys = KeyRing::open(proof.references(), false, Timestamp::now()).await;
+        let name: SourceId = name.parse().expect("a name");
+        let trust = match &scheme {
+            Scheme::Sns(sns) => {
+                let publisher = Publisher::Sns(sns.topics().to_vec());
+                let tls = proof.tls.clone().plan("tls").expect("a plan");
+                Some(Trust::new(&name, &TrustPlan { publisher, tls }))
+            }
+            _ => None,
+        };
+        let source = Source::new(name, scheme, keys, &["x-event"], rate_limit, &metrics);
+        sources.push(source.trusting(trust).allowing(proof.codings()));
     }
     let options = Options { folder: folder.path().join("journal"), segment_bytes: 4 << 20, sequence_floor: 0 };
     let journal = Arc::new(DiskJournal::open(&options).expect("opens"));
@@ -438,6 +458,170 @@ async fn a_ping_is_answered_and_not_kept() {
     assert_eq!(running.status(ping("ping").replace("signature: ", "signature: 00")).await, 401);
     assert!(running.kept().is_empty());
     assert_eq!(running.status(ping("bounty")).await, 202);
+    running.handle.stop(true).await;
+}
+
+#[tokio::test]
+async fn handshakes_are_answered_after_their_proof_and_keep_nothing() {
+    let running = start(&config(), None).await;
+    let slack = r#"{"type":"url_verification","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmd"}"#;
+    let zoom = r#"{"event":"endpoint.url_validation","payload":{"plainToken":"qgg8vlvZRS6UYooatFL8Aw"}}"#;
+    let grid = r#"[{"eventType":"Microsoft.EventGrid.SubscriptionValidationEvent","data":{"validationCode":"512d38b6-c7b8"}}]"#;
+    let asks = "Aeg-Event-Type: SubscriptionValidation\r\n";
+    let in_grid = format!("grid?code={SECRET}");
+    let signed = |preset: &str, body: &str| format!("{}{CLOSE}", signed(preset, body));
+    for (request, answer) in [
+        (post("slack", &signed("slack", slack), slack), r#"{"challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmd"}"#),
+        (post("zoom", &signed("zoom", zoom), zoom), r#""plainToken":"qgg8vlvZRS6UYooatFL8Aw"}"#),
+        (post(&in_grid, &format!("{asks}{CLOSE}"), grid), r#"{"validationResponse":"512d38b6-c7b8"}"#),
+    ] {
+        let answered = running.exchange(&request).await;
+        assert_eq!(status(&answered), 200, "{answered}");
+        assert!(
+            answered.contains("\r\ncontent-type: application/json\r\n") && answered.contains("nosniff"),
+            "{answered}"
+        );
+        assert!(answered.ends_with(answer), "{answered}");
+    }
+    for (request, expected) in [
+        (post("slack", "", slack), 401),
+        (post("slack", &signed("slack", "{}"), slack), 401),
+        (post("grid", asks, grid), 401),
+        (post("grid?code=guess", asks, grid), 401),
+        (post("portal", asks, grid), 401),
+        // A method that reads is none that sends.
+        ("GET /v1/hooks/slack?challenge=a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 405),
+        ("HEAD /v1/hooks/grid HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 405),
+    ] {
+        let answered = running.exchange(&request).await;
+        assert_eq!(status(&answered), expected, "{request}");
+        assert!(!answered.contains("512d38b6") && !answered.contains("3eZbrw1a"), "{answered}");
+    }
+    assert!(running.kept().is_empty());
+    // What is proven and no handshake is kept, and of its URL nothing.
+    assert_eq!(running.status(post(&in_grid, CLOSE, grid)).await, 202);
+    let kept = running.kept();
+    assert!(
+        !format!("{:?}", kept[0].evidence()).contains(SECRET)
+            && !String::from_utf8_lossy(&kept[0].stored()).contains(SECRET)
+    );
+    running.handle.stop(true).await;
+}
+
+#[tokio::test]
+async fn the_preflight_of_cloudevents_is_answered_where_it_is_configured_and_nowhere_else() {
+    let running = start(&config(), Some(RateLimit { per_second: 2, burst: 10 })).await;
+    let ask = |source: &str, origin: &str| {
+        format!(
+            "OPTIONS /v1/hooks/{source} HTTP/1.1\r\nHost: a\r\nWebHook-Request-Origin: {origin}\r\nWebHook-Request-Rate: 120\r\nWebHook-Request-Callback: https://evil.example/\r\n{CLOSE}\r\n"
+        )
+    };
+    let granted = running.exchange(ask(&format!("grid?code={SECRET}"), "eventgrid.azure.net")).await;
+    assert_eq!(status(&granted), 200, "{granted}");
+    for header in
+        ["webhook-allowed-origin: eventgrid.azure.net", "webhook-allowed-rate: 120", "allow: POST, PUT, OPTIONS"]
+    {
+        assert!(granted.contains(&format!("\r\n{header}\r\n")), "{granted}");
+    }
+    let unlimited = start(&config(), None).await;
+    assert!(
+        unlimited
+            .exchange(ask(&format!("grid?code={SECRET}"), "eventgrid.azure.net"))
+            .await
+            .contains("allowed-rate: *\r\n")
+    );
+    let without_date =
+        |answer: String| answer.lines().filter(|line| !line.starts_with("date:")).collect::<Vec<_>>().join("\n");
+    let mut seen = Vec::new();
+    for (source, origin) in [
+        ("grid?code=guess", "eventgrid.azure.net"),
+        ("grid", "eventgrid.azure.net"),
+        (&format!("grid?code={SECRET}"), "evil.example"),
+        ("portal", "eventgrid.azure.net"),
+        (&format!("portal?code={SECRET}"), "eventgrid.azure.net"),
+        ("nobody", "eventgrid.azure.net"),
+    ] {
+        let answered = running.exchange(ask(source, origin)).await;
+        assert_eq!(problem(&answered)["title"], "Method Not Allowed", "{source}");
+        assert!(!answered.contains("evil.example") && !answered.contains("webhook-"), "{answered}");
+        seen.push(without_date(answered));
+    }
+    assert!(seen.iter().all(|answer| *answer == seen[0]), "{seen:#?}");
+    running.handle.stop(true).await;
+    unlimited.handle.stop(true).await;
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_kept_as_it_was_signed_and_only_where_it_is_allowed() {
+    use std::io::Write as _;
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    let running = start(&config(), None).await;
+    let sent = gzip(BODY.as_bytes());
+    let post = |source: &str, headers: &str, body: &[u8]| {
+        let head = format!(
+            "POST /v1/hooks/{source} HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{headers}{CLOSE}\r\n",
+            body.len()
+        );
+        [head.as_bytes(), body].concat()
+    };
+    let signature = |body: &[u8]| {
+        let config = "scheme = \"hmac\"\npreset = \"vileanalyziz\"\nsecrets = [\"env:A\"]";
+        let scheme = toml::from_str::<VerifyConfig>(config).expect("TOML").plan("a", false).expect("a plan");
+        let keys = [Key { id: SecretRef("env:A".to_owned()), secret: Secret::new(SECRET.into()) }];
+        let message = Outgoing { method: "POST", url: "", id: "msg-1", body };
+        let headers = sign(&scheme, &keys, &message, Timestamp::now()).expect("signs");
+        format!("{}: {}\r\nContent-Encoding: gzip\r\n", headers[0].0, headers[0].1)
+    };
+    let bomb = gzip(&vec![b' '; 1 << 20]);
+    for (source, headers, body, expected) in [
+        ("packed", signature(&sent), &sent, 202),
+        ("repacked", signature(BODY.as_bytes()), &sent, 202),
+        ("packed", signature(BODY.as_bytes()), &sent, 401),
+        ("repacked", signature(&sent), &sent, 401),
+        ("portal", signature(&sent), &sent, 415),
+        ("packed", signature(&sent).replace("gzip", "gzip, gzip"), &sent, 415),
+        ("packed", format!("{}Content-Encoding: gzip\r\n", signature(&sent)), &sent, 415),
+        ("packed", signature(&sent).replace("gzip", "br"), &sent, 415),
+        ("packed", signature(&bomb), &bomb, 413),
+        ("repacked", signature(&bomb), &bomb, 413),
+        ("nobody", signature(&sent), &sent, 415),
+    ] {
+        assert_eq!(running.status(post(source, &headers, body)).await, expected, "{source} {headers}");
+    }
+    let kept = running.kept();
+    assert_eq!(kept.iter().map(|delivery| delivery.body().as_ref()).collect::<Vec<_>>(), [BODY.as_bytes(); 2]);
+    assert_eq!(kept.iter().map(|delivery| delivery.wire().as_ref()).collect::<Vec<_>>(), [&sent[..], BODY.as_bytes()]);
+    running.handle.stop(true).await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_cannot_be_fetched_is_our_trouble_and_a_made_up_one_is_not() {
+    let running = start(&config(), None).await;
+    let message = |topic: &str, host: &str| {
+        format!(
+            r#"{{"Type":"Notification","MessageId":"a","TopicArn":"arn:aws:sns:eu-west-1:123456789012:{topic}","Message":"{{}}","Timestamp":"{}","SignatureVersion":"2","Signature":"AAAA","SigningCertURL":"https://{host}/SimpleNotificationService-a.pem"}}"#,
+            Timestamp::now()
+        )
+    };
+    let host = "sns.eu-west-1.amazonaws.com";
+    // Its authorities cannot be read, so that nothing here goes out to the world.
+    let answer = running.exchange(post("sns", "Content-Type: text/plain\r\n", &message("T", host))).await;
+    assert_eq!(problem(&answer)["title"], "Service Unavailable");
+    assert!(answer.contains("\r\nretry-after: 10\r\n"), "{answer}");
+    assert_eq!(running.status(post("sns", "", &message("U", host))).await, 401);
+    assert_eq!(running.status(post("sns", "", &message("T", "evil.example"))).await, 401);
+    for reason in ["key_not_loaded", "pin", "key_place"] {
+        assert_eq!(
+            running.count(&format!("signature_failures_total{{source=\"sns\",reason=\"{reason}\"}}")),
+            1,
+            "{reason}"
+        );
+    }
+    assert!(running.kept().is_empty());
     running.handle.stop(true).await;
 }
 

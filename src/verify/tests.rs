@@ -3,11 +3,20 @@
 use std::path::Path;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 
 use super::*;
 use crate::secret::{Secret, SecretRef};
 use crate::setting::Span;
+
+#[cfg(test)]
+mod event_grid;
+#[cfg(test)]
+mod public_keys;
+#[cfg(test)]
+mod sns;
 
 /// Headers as a list, so that a test can send one twice.
 struct List(Vec<(String, Vec<u8>)>);
@@ -51,6 +60,9 @@ fn request(headers: &List) -> Request<'_> {
         peer: IpAddr::from([10, 1, 2, 3]),
         certificate_names: &[],
         headers_kept: &[],
+        coding: None,
+        decoded_bytes_max: 1 << 20,
+        public_keys: &NoPublicKeys,
     }
 }
 
@@ -75,28 +87,56 @@ fn every_stored_vector_gives_the_stated_answer() {
     let payloads = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/payloads");
     let vectors = std::fs::read(payloads.join("signature_vectors.json")).expect("vectors");
     let vectors: Vec<serde_json::Value> = serde_json::from_slice(&vectors).expect("JSON");
-    assert_eq!(vectors.len(), 12);
+    assert_eq!(vectors.len(), 17);
     for vector in vectors {
-        let name = vector["name"].as_str().expect("name");
-        let scheme = match vector["scheme"].as_str().expect("scheme") {
-            "timestamped-v1" => "scheme = \"hmac\"\npreset = \"vileanalyziz\"",
-            "prefix-hex" => "scheme = \"hmac\"\nheader = \"X-Webhook-Signature\"\nprefix = \"sha256=\"",
-            "standard-webhooks" => "scheme = \"hmac\"\npreset = \"standard-webhooks\"",
-            "plain-hex" => "scheme = \"hmac\"\npreset = \"polyswarm\"",
-            "static-basic" => "scheme = \"token\"\nbasic = \"xyz\"",
-            "static-bearer" => "scheme = \"token\"\nbearer = true",
-            other => panic!("unknown scheme {other}"),
-        };
-        let scheme = plan(&format!("{scheme}\nsecrets = [\"env:A\"]")).expect(name);
-        let body = match (vector["body_file"].as_str(), vector["body_inline"].as_str()) {
+        let text = |field: &str| vector[field].as_str();
+        let name = text("name").expect("name");
+        let mut body = match (text("body_file"), text("body_inline")) {
             (Some(file), _) => std::fs::read(payloads.join(file)).expect(file),
             (None, inline) => inline.expect("a body").as_bytes().to_vec(),
         };
+        let secrets = "secrets = [\"env:A\"]";
+        let (scheme, key) = match text("scheme").expect("scheme") {
+            "timestamped-v1" => (format!("scheme = \"hmac\"\npreset = \"vileanalyziz\"\n{secrets}"), text("secret")),
+            "prefix-hex" => {
+                let header = "header = \"X-Webhook-Signature\"\nprefix = \"sha256=\"";
+                (format!("scheme = \"hmac\"\n{header}\n{secrets}"), text("secret"))
+            }
+            "standard-webhooks" => {
+                (format!("scheme = \"hmac\"\npreset = \"standard-webhooks\"\n{secrets}"), text("secret"))
+            }
+            "plain-hex" => (format!("scheme = \"hmac\"\npreset = \"polyswarm\"\n{secrets}"), text("secret")),
+            "static-basic" => (format!("scheme = \"token\"\nbasic = \"xyz\"\n{secrets}"), text("secret")),
+            "static-bearer" => (format!("scheme = \"token\"\nbearer = true\n{secrets}"), text("secret")),
+            "rsa-sha256-pkcs1v15" => {
+                let tenant = text("tenant_id").expect("tenant");
+                let scheme = format!("scheme = \"rsa\"\npublic_key = \"env:A\"\ntenant = \"{tenant}\"");
+                (scheme, text("public_key_pem"))
+            }
+            "aws-sns-v2" => {
+                let signature = text("replace_signature_with").expect("signature");
+                body =
+                    String::from_utf8(body).expect("text").replace("\"EXAMPLE\"", &format!("\"{signature}\"")).into();
+                let message: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+                let topic = message["TopicArn"].as_str().expect("topic");
+                let file = payloads.join(text("certificate_pem_file").expect("certificate"));
+                let certificates = format!(
+                    "certificates = [\"{}\"]",
+                    std::fs::read_to_string(file).expect("PEM").replace('\n', "\\n")
+                );
+                (format!("scheme = \"sns\"\ntopics = [\"{topic}\"]\n{certificates}"), None)
+            }
+            other => panic!("unknown scheme {other}"),
+        };
+        let scheme = plan(&scheme).expect(name);
         let headers = vector["headers"].as_object().expect("headers").iter();
         let headers: Vec<_> = headers.map(|(name, value)| (name.as_str(), value.as_str().expect("text"))).collect();
-        let keys = keys(&[vector["secret"].as_str().expect("secret")]);
-        let now = vector["verify_at_unix"].as_i64().expect("time");
-        let result = check(&scheme, &keys, &List::of(&headers), &body, now);
+        let headers = List::of(&headers);
+        let keys = key.map_or_else(Vec::new, |key| keys(&[key]));
+        let now = Timestamp::from_second(vector["verify_at_unix"].as_i64().expect("time")).expect("in range");
+        let (public_url, target) = text("callback_url").map_or(("", "/v1/hooks/a"), |url| url.split_at(url.len() - 13));
+        let request = Request { public_url, target, ..request(&headers) };
+        let result = verify(&scheme, &keys, &request, body.into(), now);
         assert_eq!(result.is_ok(), vector["expect"] == "valid", "{name}: {:?}", result.err());
     }
 }
@@ -182,7 +222,18 @@ fn the_senders_published_examples_pass() {
 
 /// Every built-in way of signing, and two spelled out.
 fn schemes() -> Vec<(String, Scheme)> {
-    let presets = ["standard-webhooks", "svix", "github", "stripe", "slack", "shopify", "polyswarm", "vileanalyziz"];
+    let presets = [
+        "standard-webhooks",
+        "svix",
+        "github",
+        "stripe",
+        "slack",
+        "zoom",
+        "shopify",
+        "hookdeck",
+        "polyswarm",
+        "vileanalyziz",
+    ];
     let mut configs: Vec<String> = presets.map(|preset| format!("preset = \"{preset}\"")).into();
     configs.push(
         "header = \"X-S\"\nalgorithm = \"sha512\"\nencoding = \"base64url\"\nid_header = \"X-Id\"\n\
@@ -255,7 +306,7 @@ fn any_live_secret_passes_and_the_evidence_names_it() {
     let old = keys(&[STANDARD_KEY]);
     let headers = signed(&scheme, &old, BODY, "msg_1");
     let both = keys(&["whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", STANDARD_KEY]);
-    let (_, evidence) = check(&scheme, &both, &headers, BODY, NOW).expect("the second key").into_parts();
+    let (.., evidence) = check(&scheme, &both, &headers, BODY, NOW).expect("the second key").into_parts();
     assert_eq!(evidence.how, How::Signature { key_id: "env:KEY_1".to_owned() });
     assert_eq!(evidence.sender_id.as_deref(), Some("msg_1"));
     assert_eq!(evidence.signed_at.map(Timestamp::as_second), Some(NOW));
@@ -290,7 +341,7 @@ fn the_tolerance_counts_both_ways_and_includes_its_end() {
     for (config, scheme) in schemes().into_iter().filter(|(config, _)| !config.contains("sha1")) {
         let keys = keys(&[STANDARD_KEY]);
         let headers = signed(&scheme, &keys, BODY, "msg_1");
-        let timed = check(&scheme, &keys, &headers, BODY, NOW).expect("now").into_parts().1.signed_at.is_some();
+        let timed = check(&scheme, &keys, &headers, BODY, NOW).expect("now").into_parts().2.signed_at.is_some();
         for (offset, passes) in [(-301, !timed), (-300, true), (300, true), (301, !timed)] {
             let result = check(&scheme, &keys, &headers, BODY, NOW + offset);
             assert_eq!(result.is_ok(), passes, "{config}: {offset}");
@@ -422,7 +473,7 @@ fn tokens_are_compared_whole() {
         let headers = List::of(&[(name, &value)]);
         let proven = check(&scheme, &keys, &headers, BODY, NOW).expect(config);
         assert_eq!(proven.repeat(), None);
-        assert_eq!(proven.into_parts().1.how, How::Token { key_id: "env:KEY_1".to_owned() });
+        assert_eq!(proven.into_parts().2.how, How::Token { key_id: "env:KEY_1".to_owned() });
         for bad in [String::new(), value[..value.len() - 1].to_owned(), format!("{value}x"), secret.to_uppercase()] {
             let result = check(&scheme, &keys, &List::of(&[(name, &bad)]), BODY, NOW);
             assert!(matches!(refusal(result), Refusal::Malformed | Refusal::Mismatch), "{config}: {bad}");
@@ -448,14 +499,14 @@ fn certificates_and_networks_have_to_be_named() {
         let request = Request { certificate_names, ..request(&headers) };
         verify(&pinned, &[], &request, Bytes::new(), Timestamp::UNIX_EPOCH)
     };
-    assert_eq!(with(&names).expect("pinned").into_parts().1.how, How::Mtls { subject: "forwarder".to_owned() });
+    assert_eq!(with(&names).expect("pinned").into_parts().2.how, How::Mtls { subject: "forwarder".to_owned() });
     assert_eq!(refusal(with(&names[..1])), Refusal::Certificate);
     assert_eq!(refusal(with(&[])), Refusal::Certificate);
 
     let inside = plan("scheme = \"none\"\nnetworks = [\"10.1.0.0/16\", \"fd00::/8\", \"192.0.2.7\"]").expect("plan");
     let from = |peer: &str| {
         let request = Request { peer: peer.parse().expect("address"), ..request(&headers) };
-        verify(&inside, &[], &request, Bytes::new(), Timestamp::UNIX_EPOCH).map(|proven| proven.into_parts().1.how)
+        verify(&inside, &[], &request, Bytes::new(), Timestamp::UNIX_EPOCH).map(|proven| proven.into_parts().2.how)
     };
     for peer in ["10.1.255.255", "::ffff:10.1.0.1", "fd00::1", "192.0.2.7"] {
         assert_eq!(from(peer), Ok(How::Network), "{peer}");
@@ -480,7 +531,7 @@ fn kept_headers_are_those_the_adapter_reads_and_never_credentials() {
     let request = Request { headers_kept, ..request(&headers) };
     let keys = keys(&["test-secret-not-a-real-secret"]);
     let proven = verify(&scheme, &keys, &request, Bytes::new(), Timestamp::UNIX_EPOCH).expect("passes");
-    let (_, evidence) = proven.into_parts();
+    let (.., evidence) = proven.into_parts();
     assert_eq!(evidence.headers, [("x-event".to_owned(), "bounty".to_owned())]);
     assert_eq!(evidence.content_type.as_deref(), Some("application/json"));
 }
@@ -492,7 +543,6 @@ fn a_plan_without_a_pin_or_with_a_hole_is_refused_with_words() {
         ("scheme = \"hmac\"\npreset = \"github\"".to_owned(), "verify.secrets: no secret is named"),
         (format!("scheme = \"hmac\"\n{secrets}"), "verify.header: name the header"),
         (format!("scheme = \"hmac\"\nheader = \"a b\"\n{secrets}"), "verify.header: not a header name"),
-        (format!("scheme = \"hmac\"\npreset = \"github\"\nover = \"decoded\"\n{secrets}"), "not built yet"),
         (format!("scheme = \"hmac\"\npreset = \"github\"\ntolerance = \"5m\"\n{secrets}"), "signs no time"),
         (format!("scheme = \"hmac\"\npreset = \"stripe\"\ntolerance = \"0s\"\n{secrets}"), "at least \"1s\""),
         (format!("scheme = \"hmac\"\npreset = \"stripe\"\nsigned = \"{{body}}\"\n{secrets}"), "the time is not signed"),
@@ -525,8 +575,38 @@ fn a_plan_without_a_pin_or_with_a_hole_is_refused_with_words() {
         ("scheme = \"none\"\nnetworks = [\"0.0.0.0/0\"]".to_owned(), "lets everybody in"),
         ("scheme = \"none\"\nnetworks = [\"::/0\"]".to_owned(), "lets everybody in"),
         ("scheme = \"none\"\nnetworks = [\"10.1\"]".to_owned(), "is no network"),
-        ("scheme = \"rsa\"".to_owned(), "planned and not built yet"),
-        ("scheme = \"event-grid\"".to_owned(), "planned and not built yet"),
+        (format!("scheme = \"token\"\nbearer = true\norigins = [\"a\"]\n{secrets}"), "verify.origins: the scheme"),
+        (format!("scheme = \"token\"\nheader = [\"a\", \"b\"]\n{secrets}"), "say once where the token stands"),
+        (
+            format!("scheme = \"hmac\"\npreset = \"github\"\nover = \"decoded\"\ncontent_encodings = []\n{secrets}"),
+            "verify.over: the scheme does not use",
+        ),
+        ("scheme = \"ed25519\"".to_owned(), "verify.public_key: no public key of the sender is named"),
+        ("scheme = \"ed25519\"\npublic_keys = [\"whpk_AAAA\"]".to_owned(), "not an Ed25519 public key"),
+        ("scheme = \"ed25519\"\npublic_keys = [\"vault:a/b#c\"]".to_owned(), "not built yet"),
+        ("scheme = \"ed25519\"\npreset = \"github\"\npublic_key = \"a.pub\"".to_owned(), "the scheme is hmac"),
+        ("scheme = \"rsa\"\ntenant = \"t\"".to_owned(), "verify.public_key: no public key"),
+        ("scheme = \"rsa\"\npublic_key = \"a.pem\"".to_owned(), "verify.tenant: name our tenant"),
+        ("scheme = \"rsa\"\npublic_key = \"a.pem\"\ntenant = \"a.b\"".to_owned(), "verify.tenant: name our tenant"),
+        ("scheme = \"rsa\"\npublic_key = \"-----BEGIN X\"\ntenant = \"t\"".to_owned(), "not one PEM block"),
+        ("scheme = \"sns\"".to_owned(), "verify.topics: name the topics"),
+        ("scheme = \"sns\"\ntopics = [\"arn:aws:sns:eu-west-1:123456789012:*\"]".to_owned(), "not the ARN of a topic"),
+        (format!("scheme = \"sns\"\n{secrets}"), "verify.secrets: the scheme does not use"),
+        ("scheme = \"event-grid\"".to_owned(), "Event Grid signs no bodies"),
+        ("scheme = \"event-grid\"\nsecret_query = \"code\"".to_owned(), "no secret is named"),
+        (format!("scheme = \"event-grid\"\nsecret_query = \"a b\"\n{secrets}"), "name the URL parameter"),
+        (
+            format!("scheme = \"event-grid\"\nsecret_query = \"code\"\nissuer = \"https://a\"\n{secrets}"),
+            "keep one of the two",
+        ),
+        (
+            format!("scheme = \"event-grid\"\nsecret_query = \"code\"\napplications = [\"a\"]\n{secrets}"),
+            "verify.applications: the scheme",
+        ),
+        ("scheme = \"event-grid\"\nissuer = \"https://a\"".to_owned(), "verify.audience: name"),
+        ("scheme = \"event-grid\"\naudience = \"a\"".to_owned(), "verify.issuer: name who issues"),
+        ("scheme = \"event-grid\"\nissuer = \"http://a\"\naudience = \"a\"".to_owned(), "write it as the tokens do"),
+        ("scheme = \"event-grid\"\nissuer = \"https://a@b\"\naudience = \"a\"".to_owned(), "write it as the tokens do"),
         ("scheme = \"token\"\nbearer = true\nsecrets = [\"hunter2\"]".to_owned(), "is named by a reference"),
         ("scheme = \"hmac\"\nheadr = \"a\"".to_owned(), "unknown field `headr`"),
     ];
@@ -543,7 +623,7 @@ fn a_plan_without_a_pin_or_with_a_hole_is_refused_with_words() {
 fn a_preset_can_be_overridden_field_by_field() {
     let config = VerifyConfig {
         preset: Some(Preset::Vileanalyziz),
-        header: Some("X-Other".to_owned()),
+        header: Some("X-Other".into()),
         tolerance: Some(Span(Duration::from_secs(10))),
         secrets: vec![SecretRef("env:A".to_owned())],
         ..VerifyConfig::default()
@@ -554,6 +634,113 @@ fn a_preset_can_be_overridden_field_by_field() {
     assert_eq!(headers.0[0].0, "x-other");
     assert!(check(&scheme, &keys, &headers, BODY, NOW + 10).is_ok());
     assert_eq!(refusal(check(&scheme, &keys, &headers, BODY, NOW + 11)), Refusal::Timestamp);
+}
+
+#[test]
+fn slack_and_zoom_get_the_answer_they_ask_for_and_only_as_a_code() {
+    let keys = keys(&[KEY]);
+    let asked = |preset: &str, body: &str| {
+        let scheme = plan(&format!("scheme = \"hmac\"\npreset = \"{preset}\"\nsecrets = [\"env:A\"]")).expect(preset);
+        let headers = signed(&scheme, &keys, body.as_bytes(), "");
+        check(&scheme, &keys, &headers, body.as_bytes(), NOW).expect("signed").handshake().cloned()
+    };
+    let slack = |challenge: &str| format!(r#"{{"token":"x","type":"url_verification","challenge":"{challenge}"}}"#);
+    let zoom = |plain: &str| {
+        format!(
+            r#"{{"event":"endpoint.url_validation","payload":{{"plainToken":"{plain}"}},"event_ts":1700000000000}}"#
+        )
+    };
+    let challenge = "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P";
+    let answer = |text: String| Some(Handshake::Answer(text));
+    assert_eq!(asked("slack", &slack(challenge)), answer(format!(r#"{{"challenge":"{challenge}"}}"#)));
+    let (plain, encrypted) =
+        ("qgg8vlvZRS6UYooatFL8Aw", "4105751c1e3b7b0c64f655fd0a1e5573ed1c0de461b252f850fc4efee7f35648");
+    let expected = format!(r#"{{"encryptedToken":"{encrypted}","plainToken":"{plain}"}}"#);
+    assert_eq!(asked("zoom", &zoom(plain)), answer(expected));
+    // Neither markup nor what a signature could be over is ever given back.
+    for odd in ["", "<script>alert(1)</script>", "v0:1700000000:{}", "a b", "\\u0000", &"a".repeat(257)] {
+        assert_eq!(asked("slack", &slack(odd)), None, "{odd}");
+        assert_eq!(asked("zoom", &zoom(odd)), None, "{odd}");
+    }
+    // What is asked of one sender is no question of another.
+    for (preset, body) in [("slack", zoom(plain)), ("zoom", slack(challenge)), ("github", slack(challenge))] {
+        assert_eq!(asked(preset, &body), None, "{preset}");
+    }
+    assert_eq!(asked("slack", r#"{"type":"event_callback","challenge":"a"}"#), None);
+    assert_eq!(asked("slack", r#"{"type":"url_verification","type":"a","challenge":"a"}"#), None);
+}
+
+#[test]
+fn a_compressed_body_is_proven_as_it_was_signed() {
+    let gzip = |bytes: &[u8]| {
+        use std::io::Write as _;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    let keys = keys(&[KEY]);
+    let base = "scheme = \"hmac\"\npreset = \"vileanalyziz\"\nsecrets = [\"env:A\"]";
+    let [wire, decoded] = ["wire", "decoded"].map(|over| plan(&format!("{base}\nover = \"{over}\"")).expect(over));
+    let sent = gzip(BODY);
+    let with = |scheme: &Scheme, headers: &List, body: &[u8], coding, decoded_bytes_max| {
+        let request = Request { coding, decoded_bytes_max, ..request(headers) };
+        let now = Timestamp::from_second(NOW).expect("in range");
+        verify(scheme, &keys, &request, Bytes::copy_from_slice(body), now).map(Proven::into_parts)
+    };
+    let coded = Some(Coding::Gzip);
+    let over_wire = signed(&wire, &keys, &sent, "");
+    let (stored, says, evidence) = with(&wire, &over_wire, &sent, coded, 1000).expect("wire");
+    assert_eq!((&stored[..], &says[..], evidence.coding), (&sent[..], BODY, coded));
+    let over_body = signed(&decoded, &keys, BODY, "");
+    let (stored, says, evidence) = with(&decoded, &over_body, &sent, coded, 1000).expect("decoded");
+    assert_eq!((&stored[..], &says[..], evidence.coding), (BODY, BODY, None));
+    // Uncompressed, both are the same.
+    for scheme in [&wire, &decoded] {
+        assert!(with(scheme, &over_body, BODY, None, 1000).is_ok());
+    }
+    assert_eq!(with(&wire, &over_body, &sent, coded, 1000).map(|_| ()), Err(Refusal::Mismatch));
+    assert_eq!(with(&decoded, &over_wire, &sent, coded, 1000).map(|_| ()), Err(Refusal::Mismatch));
+    // Size counts after decompression, too, and content only where it is signed.
+    for (scheme, headers) in [(&wire, &over_wire), (&decoded, &over_body)] {
+        assert_eq!(with(scheme, headers, &sent, coded, BODY.len() - 1).map(|_| ()), Err(Refusal::TooLarge));
+    }
+    let broken = signed(&wire, &keys, BODY, "");
+    let (stored, says, _) = with(&wire, &broken, BODY, coded, 1000).expect("proven, and no gzip");
+    assert_eq!((&stored[..], &says[..]), (BODY, BODY));
+    assert_eq!(with(&decoded, &over_body, BODY, coded, 1000).map(|_| ()), Err(Refusal::Malformed));
+}
+
+#[test]
+fn a_roll_may_use_two_headers_and_any_of_them_passes() {
+    let both = keys(&[KEY, STANDARD_KEY]);
+    let own = "header = [\"X-Hookdeck-Signature\", \"X-Hookdeck-Signature-2\"]\nencoding = \"base64\"";
+    for config in ["preset = \"hookdeck\"", own] {
+        let scheme = plan(&format!("scheme = \"hmac\"\nsecrets = [\"env:A\"]\n{config}")).expect(config);
+        let [old, new] = [&both[..1], &both[1..]].map(|keys| signed(&scheme, keys, BODY, "evt_1").0[0].1.clone());
+        let header = |name: &str, value: &[u8]| (name.to_owned(), value.to_vec());
+        let (first, second) = ("x-hookdeck-signature", "x-hookdeck-signature-2");
+        let rolling = List(vec![header(first, &new), header(second, &old)]);
+        for keys in [&both[..1], &both[1..]] {
+            assert!(check(&scheme, keys, &rolling, BODY, NOW).is_ok(), "{config}");
+            assert_eq!(refusal(check(&scheme, keys, &rolling, b"{}", NOW)), Refusal::Mismatch);
+        }
+        assert!(check(&scheme, &both, &List(vec![header(second, &old)]), BODY, NOW).is_ok());
+        let twice = List(vec![header(first, &new), header(second, &old), header(second, &old)]);
+        assert_eq!(refusal(check(&scheme, &both, &twice, BODY, NOW)), Refusal::DuplicateHeader);
+        assert_eq!(refusal(check(&scheme, &both, &List(Vec::new()), BODY, NOW)), Refusal::Missing);
+    }
+}
+
+#[test]
+fn a_signature_may_stand_in_authorization_and_is_never_kept() {
+    let config = "scheme = \"hmac\"\nheader = \"Authorization\"\nprefix = \"HMAC-SHA256 \"\nsecrets = [\"env:A\"]";
+    let scheme = plan(config).expect("plan");
+    let keys = keys(&[KEY]);
+    let headers = signed(&scheme, &keys, BODY, "");
+    assert!(headers.0[0].1.starts_with(b"HMAC-SHA256 "));
+    let request = Request { headers_kept: &["authorization"], ..request(&headers) };
+    let proven = verify(&scheme, &keys, &request, Bytes::from_static(BODY), Timestamp::UNIX_EPOCH).expect("passes");
+    assert!(proven.into_parts().2.headers.is_empty());
 }
 
 proptest! {

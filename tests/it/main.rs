@@ -13,6 +13,7 @@ mod crash;
 mod peers;
 #[cfg(feature = "peers")]
 mod peers_answer;
+mod proofs;
 mod readme;
 mod service;
 #[cfg(feature = "peers")]

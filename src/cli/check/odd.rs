@@ -6,7 +6,7 @@ use crate::config::{Config, Plan};
 use crate::event::Verdict;
 use crate::setting::Problem;
 use crate::sink::SinkConfig;
-use crate::verify::Scheme;
+use crate::verify::{GridProof, Scheme, TokenPlace};
 
 /// Everything odd, in the order of the config.
 pub(super) fn of(config: &Config, plan: &Plan) -> Vec<Problem> {
@@ -18,10 +18,11 @@ pub(super) fn of(config: &Config, plan: &Plan) -> Vec<Problem> {
             let words = "anybody in these networks can report anything; its events say auth = none, and gates do not trust them";
             odd.push(Problem::new(format!("{key}.verify.scheme"), words));
         }
-        if matches!(source.scheme, Scheme::Token(_)) && is_open(plan) {
+        if source.scheme.shows_its_secret() && is_open(plan) {
             let words = "the token travels without TLS: whoever sees one request can send any";
             odd.push(Problem::new(format!("{key}.verify.scheme"), words));
         }
+        event_grid(&key, &source.scheme, &mut odd);
         if source.allow_short_secret {
             let words = "secrets under 24 bytes can be guessed from one signed message";
             odd.push(Problem::new(format!("{key}.verify.allow_short_secret"), words));
@@ -32,6 +33,22 @@ pub(super) fn of(config: &Config, plan: &Plan) -> Vec<Problem> {
     }
     flows(plan, &mut odd);
     odd
+}
+
+/// Proofs of Event Grid that hold, and could hold better.
+fn event_grid(key: &str, scheme: &Scheme, odd: &mut Vec<Problem>) {
+    let Scheme::EventGrid { proof, .. } = scheme else { return };
+    match proof {
+        GridProof::Secret(TokenPlace::Query { .. }) => {
+            let words = "the secret stands in the URL, which proxies and portals like to write down: keep it out of their logs, or use issuer and audience";
+            odd.push(Problem::new(format!("{key}.verify.secret_query"), words));
+        }
+        GridProof::Issuer(jwt) if !jwt.pins_applications() => {
+            let words = "every application that can get a token for the audience may send: name Event Grid's own, like [\"4962773b-9cdb-44cf-a8bf-237846a00ab7\"]";
+            odd.push(Problem::new(format!("{key}.verify.applications"), words));
+        }
+        GridProof::Secret(_) | GridProof::Issuer(_) => {}
+    }
 }
 
 fn listener(plan: &Plan, odd: &mut Vec<Problem>) {

@@ -14,6 +14,7 @@ use crate::secret::{KeyRing, SecretRef};
 use crate::setting::Size;
 use crate::sink::{SinkConfig, SinkPlan, Stop};
 use crate::store::folder;
+use crate::trust::Trust;
 
 /// Asks everything and prints one line for each answer; how many were bad.
 pub(super) async fn ask(config: &Config, plan: &Plan, terminal: &mut Terminal) -> anyhow::Result<usize> {
@@ -35,6 +36,7 @@ pub(super) async fn ask(config: &Config, plan: &Plan, terminal: &mut Terminal) -
             secrets(&format!("source {}", source.id), source.secrets.clone(), source.allow_short_secret, &mut report)
                 .await?;
         key_forms(source, &ring, &mut report)?;
+        publisher(source, &mut report).await?;
     }
     for (name, sink) in &plan.sinks {
         let tells = !matches!(config.sinks.get(name.as_str()), Some(SinkConfig::Syslog(syslog)) if syslog.address.starts_with("udp://"));
@@ -110,6 +112,19 @@ fn key_forms(source: &SourcePlan, ring: &KeyRing, report: &mut Report<'_>) -> st
         }
     }
     Ok(())
+}
+
+/// Whether those who publish the source's public keys can be reached, and do.
+async fn publisher(source: &SourcePlan, report: &mut Report<'_>) -> std::io::Result<()> {
+    let Some(plan) = &source.trust else { return Ok(()) };
+    let whose = format!("source {}, public keys", source.id);
+    report.terminal.say(format_args!("asking who publishes the public keys of source {} ...", source.id));
+    let probe = Trust::new(&source.id, plan);
+    match tokio::time::timeout(ASK_MAX, probe.probe(Timestamp::now())).await {
+        Ok(Ok(words)) => report.good(&whose, words),
+        Ok(Err(words)) => report.bad(&whose, words),
+        Err(_) => report.bad(&whose, "no answer within 20s: check the address, the route and the firewalls"),
+    }
 }
 
 /// Asks a sink's receiver whether it would take events.

@@ -92,9 +92,11 @@ fn write_config(folder: &Path, store: &str, receiver: SocketAddr, api: SocketAdd
     let text = format!(
         "[receiver]\nlisten = \"{receiver}\"\nbody_max = \"64KiB\"\n[api]\nlisten = \"{api}\"\n\
          [store]\npath = {store:?}\nsegment_size = \"1MiB\"\n[sources.portal]\nadapter = \"vileanalyziz\"\n\
-         verify = {{ scheme = \"hmac\", preset = \"github\", secrets = [\"file:{}\"] }}\n\
+         verify = {{ scheme = \"hmac\", preset = \"github\", secrets = [\"file:{secret}\"] }}\n\
+         [sources.url_grid]\nadapter = \"native\"\n\
+         verify = {{ scheme = \"event-grid\", secret_query = \"code\", secrets = [\"file:{secret}\"] }}\n\
          [sinks.local]\ntype = \"file\"\npath = {lines:?}\n",
-        secret.display()
+        secret = secret.display()
     );
     write(folder, "verdict-relay.toml", &text).into()
 }
@@ -113,6 +115,27 @@ fn what_send_posts_arrives_and_sinks_counts_it() {
     let path = write(service.folder.path(), "body.json", OTHER);
     let (code, data, _) = service.run(&["send", "--source", "portal", "--count", "3", &path]);
     assert_eq!((code, data.lines().filter(|line| line.starts_with("202 ")).count()), (GOOD, 3));
+}
+
+#[test]
+fn send_puts_a_secret_into_the_url_and_shows_it_nowhere() {
+    let service = Service::start();
+    let path = write(service.folder.path(), "body.json", BODY);
+    let (code, data, words) = service.run(&["send", "--source", "url_grid", &path]);
+    assert!(code == GOOD && data.starts_with("202 "), "{data}{words}");
+    write(service.folder.path(), "other", "another-secret-of-thirty-two-chars");
+    let text = std::fs::read_to_string(&service.config).expect("readable").replace("/secret\"", "/other\"");
+    let config = write(service.folder.path(), "other.toml", &text);
+    let (code, refused, told) = run(&["--config", &config, "send", "--source", "url_grid", &path]);
+    assert!(code == BAD && refused.starts_with("401 "), "{refused}{told}");
+    let away = "http://127.0.0.1:1";
+    let (code, nothing, gone) = run(&["--config", &config, "send", "--source", "url_grid", "--url", away, &path]);
+    assert!(code == BAD && gone.contains("cannot send to http://127.0.0.1:1/v1/hooks/url_grid"), "{gone}");
+    let (_, rows, _) = service.run(&["check"]);
+    assert!(rows.contains("?code=SECRET"), "{rows}");
+    for shown in [data, words, refused, told, nothing, gone, rows] {
+        assert!(!shown.contains("secret-of-thirty"), "{shown}");
+    }
 }
 
 #[test]

@@ -30,6 +30,8 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Proof values remembered: the exact repeats of several minutes at full rate. Older ones are found by normalize, by uid.
 const REPEATS_MAX: usize = 1 << 16;
 
+/// How soon it is seen that the store is not full any more.
+const FULL_LOOK: Duration = Duration::from_millis(20);
 /// Pause before another try to prepare a segment.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long a record waits before it asks whether there is space at all.
@@ -264,6 +266,9 @@ impl Writer {
             match self.prepared.recv_timeout(SPACE_ASKED_AFTER) {
                 Ok(prepared) => break prepared?,
                 Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+                Err(RecvTimeoutError::Timeout) if self.shared.full.load(Ordering::Relaxed) => {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
                 Err(RecvTimeoutError::Timeout) if self.shared.short.load(Ordering::Relaxed) => {
                     self.shared.starved.send_if_modified(|starved| !std::mem::replace(starved, true));
                     return Err(io::ErrorKind::StorageFull.into());
@@ -336,9 +341,12 @@ fn prepare_files(
     let mut number = 0;
     while orders.recv().is_ok() {
         loop {
-            let full = shared.full.load(Ordering::Relaxed);
-            let file =
-                if full { Err(io::ErrorKind::StorageFull.into()) } else { prepare_file(&shared.folder, number, bytes) };
+            if shared.full.load(Ordering::Relaxed) {
+                // What space there is, is the ledger's.
+                std::thread::sleep(FULL_LOOK);
+                continue;
+            }
+            let file = prepare_file(&shared.folder, number, bytes);
             let again = file.is_err();
             let short = file.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::StorageFull);
             shared.short.store(short, Ordering::Relaxed);

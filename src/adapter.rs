@@ -22,6 +22,7 @@ mod cape;
 mod event_grid;
 mod fetch_id;
 mod items;
+pub mod jq;
 mod metadefender;
 mod native;
 mod shared;

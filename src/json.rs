@@ -18,7 +18,8 @@ use crate::event::{Hash, TEXT_BYTES_MAX, URL_BYTES_MAX};
 
 mod scan;
 
-use scan::{Kind, Node, scan, unescape};
+pub(super) use scan::Kind;
+use scan::{Node, scan, unescape};
 
 /// One body, checked as a whole.
 pub(super) struct Document<'a> {
@@ -68,6 +69,11 @@ impl<'d> Value<'d> {
     /// The named fields of an object in any spelling: `trustScore`, `trust_score`, `TrustScore`. Two spellings in one object are refused.
     pub(super) fn fields_in_any_spelling<const N: usize>(self, names: [&str; N]) -> Result<[Option<Self>; N], Fault> {
         self.fields_by(names, |key, name| same_letters(key, name).then_some(true))
+    }
+
+    /// The named fields of an object, spelled exactly so, whatever else stands there: to tell what it is. A name that stands twice is refused.
+    pub(super) fn fields_exactly<const N: usize>(self, names: [&str; N]) -> Result<[Option<Self>; N], Fault> {
+        self.fields_by(names, |key, name| (key == name).then_some(true))
     }
 
     /// `matches` tells whether a key is a name (`true`), too much like it (`false`), or another.
@@ -120,6 +126,15 @@ impl<'d> Value<'d> {
         match self.node().kind {
             Kind::Text | Kind::EscapedText => Ok(self.unescaped()),
             _ => Err(self.fault("expected a text")),
+        }
+    }
+
+    /// A text; a number or truth value as it was written.
+    pub(super) fn scalar(self) -> Result<Cow<'d, str>, Fault> {
+        match self.node().kind {
+            Kind::Text | Kind::EscapedText => Ok(self.unescaped()),
+            Kind::Number | Kind::True | Kind::False => Ok(Cow::Borrowed(self.raw())),
+            Kind::Null | Kind::List | Kind::Object => Err(self.fault("expected a text or a number")),
         }
     }
 
@@ -227,6 +242,21 @@ impl<'d> Value<'d> {
         Some(self).filter(|value| !is_text || !value.raw().is_empty())
     }
 
+    /// What it is.
+    pub(super) fn kind(self) -> Kind {
+        self.node().kind
+    }
+
+    /// Whether this is null.
+    pub(super) fn is_null(self) -> bool {
+        self.node().kind == Kind::Null
+    }
+
+    /// Whether this is a number.
+    pub(super) fn is_number(self) -> bool {
+        self.node().kind == Kind::Number
+    }
+
     /// Whether this is exactly `true`.
     pub(super) fn is_true(self) -> bool {
         self.node().kind == Kind::True
@@ -247,7 +277,8 @@ impl<'d> Value<'d> {
         Fault { at: self.at, field: "", what, kind: FaultKind::Unknown }
     }
 
-    const fn ambiguous(self, what: &'static str) -> Fault {
+    /// This value could be read in two ways.
+    pub(super) const fn ambiguous(self, what: &'static str) -> Fault {
         Fault { at: self.at, field: "", what, kind: FaultKind::Ambiguous }
     }
 

@@ -15,6 +15,7 @@ use crate::delivery::Delivery;
 use crate::event::{Detection, Finding, Verdict};
 use crate::json::{self, Fault, FaultKind, NotJson};
 use crate::setting::Problem;
+use pack::PackTable;
 
 mod assemblyline;
 mod aws;
@@ -25,6 +26,7 @@ mod items;
 pub mod jq;
 mod metadefender;
 mod native;
+pub mod pack;
 mod shared;
 mod vileanalyziz;
 mod virustotal;
@@ -37,7 +39,7 @@ pub use fetch_id::FetchId;
 /// One platform's payloads.
 pub trait Adapter: Send + Sync {
     /// The platform, as users know it (`VirusTotal`): `Event::provider`.
-    fn provider(&self) -> &'static str;
+    fn provider(&self) -> &str;
 
     /// Headers, in lower case, that [`Adapter::normalize`] reads; the receiver keeps them with the delivery.
     fn headers(&self) -> &'static [&'static str] {
@@ -159,6 +161,8 @@ pub fn plan(key: &str, name: &AdapterName, options: &Options) -> Result<Arc<dyn 
         "assemblyline" => Arc::new(assemblyline::Assemblyline),
         "cape" => Arc::new(cape::Cape),
         "native" => Arc::new(native::Native),
+        "jq" => return Err(Problem::new(format!("{key}.adapter"), JQ_WITHOUT_TABLE)),
+        name if pack::find(name).is_some() => pack::plan_shipped(name),
         _ => return Err(Problem::new(format!("{key}.adapter"), refusal(name))),
     };
     if *options != Options::default() {
@@ -170,14 +174,22 @@ pub fn plan(key: &str, name: &AdapterName, options: &Options) -> Result<Arc<dyn 
     Ok(adapter)
 }
 
+/// The adapter of a source that brings its own table, at `key` (`sources.acme.jq`). `isolate` makes what runs its expressions, because
+/// they are a user's; `provider` is the platform's name if the table has none.
+pub fn plan_jq(
+    key: &str,
+    table: &PackTable,
+    provider: &str,
+    isolate: pack::Isolate<'_>,
+) -> Result<Arc<dyn Adapter>, Vec<Problem>> {
+    pack::Pack::plan(key, table, provider, Some(isolate)).map(|pack| Arc::new(pack) as _)
+}
+
 /// Why there is no adapter of this name, and which one may have been meant.
 fn refusal(name: &str) -> String {
-    let built = BUILT.map(|name| format!("\"{name}\"")).join(", ");
-    if PLANNED.contains(&name) {
-        return format!("adapter \"{name}\" is planned but not built yet; this version has {built}");
-    }
-    let known = BUILT.iter().chain(&PLANNED);
-    let nearest = known.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+    let known = || names().chain(["jq"]);
+    let built = known().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    let nearest = known().map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
     match nearest {
         Some((edits, known)) if edits <= known.len() / 3 => {
             format!("there is no adapter of this name; did you mean \"{known}\"? This version has {built}")
@@ -186,37 +198,16 @@ fn refusal(name: &str) -> String {
     }
 }
 
-/// Every adapter that is built.
+/// Every adapter that is built, and that [`plan`] takes.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    BUILT.into_iter()
+    BUILT.into_iter().chain(pack::names())
 }
 
+/// The adapters that are code.
 const BUILT: [&str; 8] =
     ["assemblyline", "aws", "cape", "event_grid", "metadefender", "native", "vileanalyziz", "virustotal"];
-
-/// Names that the config reference already lists: packs, then `jq`.
-const PLANNED: [&str; 20] = [
-    "scanii",
-    "attachmentav",
-    "bucketav",
-    "trend",
-    "filesafety",
-    "perception-point",
-    "intezer",
-    "sublime",
-    "polyswarm",
-    "triage",
-    "cuckoo3",
-    "hybrid-analysis",
-    "joe",
-    "vmray",
-    "vxcube",
-    "reversinglabs",
-    "wildfire",
-    "anyrun",
-    "strelka",
-    "jq",
-];
+const JQ_WITHOUT_TABLE: &str =
+    "adapter \"jq\" wants a table: write [sources.NAME.jq], or name its file with adapter_file";
 
 impl JsonSchema for AdapterName {
     fn schema_name() -> Cow<'static, str> {
@@ -224,7 +215,7 @@ impl JsonSchema for AdapterName {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "string", "enum": BUILT})
+        schemars::json_schema!({"type": "string", "enum": names().chain(["jq"]).collect::<Vec<_>>()})
     }
 }
 

@@ -158,7 +158,7 @@ impl Normalizer {
         };
         let sha256 = Hash(sha2::Sha256::digest(delivery.body()).into());
         message.raw = Some(Raw {
-            provider: adapter.provider(),
+            provider: adapter.provider().to_owned(),
             auth: delivery.auth(),
             sha256,
             size: delivery.body().len() as u64,
@@ -254,9 +254,9 @@ struct Message {
 }
 
 /// Facts about the raw message that every event of it carries.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Raw {
-    provider: &'static str,
+    provider: String,
     auth: Auth,
     sha256: Sha256,
     size: u64,
@@ -339,7 +339,7 @@ fn apply_finding(
     redriven: bool,
     tally: &mut Tally,
 ) -> Result<(), LedgerError> {
-    let raw = message.raw.expect("an adapter ran, or there would be no finding");
+    let raw = message.raw.clone().expect("an adapter ran, or there would be no finding");
     let source = &message.source;
     let key = finding.subject.key();
     let latest: Option<Latest> = transaction.record(&key, source)?;
@@ -368,7 +368,7 @@ fn apply_finding(
     let event = Event {
         uid,
         source: source.clone(),
-        provider: raw.provider.to_owned(),
+        provider: raw.provider,
         auth: raw.auth,
         received_at: message.received_at,
         effective_at: ranked.effective_at,

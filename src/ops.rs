@@ -35,7 +35,7 @@ pub struct Ops {
     /// Every sink of the config, and how it is doing.
     pub sinks: BTreeMap<Name, watch::Receiver<State>>,
     /// Every source of the config, by name: its platform, and how it is proven in a word.
-    pub sources: BTreeMap<Name, (&'static str, &'static str)>,
+    pub sources: BTreeMap<Name, (String, &'static str)>,
     /// All key rings, for the age of secrets.
     pub secrets: Vec<KeyRing>,
     /// Where the counts are.
@@ -77,7 +77,7 @@ pub struct SourceState {
     /// Its name.
     pub name: Name,
     /// The platform.
-    pub provider: &'static str,
+    pub provider: String,
     /// How its messages are proven: `signature`, `mtls`, `token` or `none`.
     pub auth: &'static str,
     /// When it last sent something that was proven; none where nothing came yet.
@@ -151,13 +151,13 @@ impl Ops {
 
     /// Every source of the config.
     pub fn sources(&self) -> Vec<SourceState> {
-        let state = |(name, (provider, auth)): (&Name, &(&'static str, &'static str))| {
+        let state = |(name, (provider, auth)): (&Name, &(String, &'static str))| {
             let reasons = Refusal::ALL.into_iter().map(Refusal::word);
             let counts = self.metrics.source_counts(name.as_str(), reasons);
             #[expect(clippy::cast_possible_truncation, reason = "our own clock, in milliseconds")]
             let ms = (counts.last_delivery * 1000.0) as i64;
             let last_delivery_at = Timestamp::from_millisecond(ms).ok().filter(|at| *at > Timestamp::UNIX_EPOCH);
-            SourceState { name: name.clone(), provider, auth, last_delivery_at, counts }
+            SourceState { name: name.clone(), provider: provider.clone(), auth, last_delivery_at, counts }
         };
         self.sources.iter().map(state).collect()
     }

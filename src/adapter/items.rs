@@ -60,6 +60,11 @@ impl Gathered {
         Ok(())
     }
 
+    /// How many items there were so far.
+    pub(super) const fn count(&self) -> usize {
+        self.items
+    }
+
     /// All outcomes; the odd items beyond [`ODD_ITEMS_MAX`] are one error that counts them, and an empty list is nothing for us.
     pub(super) fn finish(mut self) -> Outcomes {
         if self.odd_more > 0 {

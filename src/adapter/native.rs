@@ -178,7 +178,7 @@ fn hit(detection: Value<'_>, verdict: Verdict, hits: &mut Hits) -> Result<(), Fa
     })
 }
 
-fn mark_of(mark: Value<'_>) -> Result<String, Fault> {
+pub(super) fn mark_of(mark: Value<'_>) -> Result<String, Fault> {
     tlp_of(&mark.text()?).ok_or_else(|| mark.fault("expected CLEAR, WHITE, GREEN, AMBER, AMBER+STRICT or RED"))
 }
 

@@ -379,7 +379,12 @@ fn names_of_adapters_are_checked_with_words() {
     assert_eq!(plan("virustotal", none()), None);
     assert_eq!(plan("virustotal", Options { malicious_min: Some(5), clean_min: Some(1) }), None);
     for (name, options, wanted) in [
-        ("scanii", none(), "sources.a.adapter: adapter \"scanii\" is planned but not built yet"),
+        ("jq", none(), "sources.a.adapter: adapter \"jq\" wants a table"),
+        (
+            "scanii",
+            Options { malicious_min: Some(1), clean_min: None },
+            "sources.a.options: adapter \"scanii\" takes no options",
+        ),
         ("virustotl", none(), "did you mean \"virustotal\"?"),
         ("hybrid_analysis", none(), "did you mean \"hybrid-analysis\"?"),
         ("zzzzzz", none(), "there is no adapter of this name; this version has \"assemblyline\", \"aws\", \"cape\""),
@@ -531,7 +536,7 @@ fn back(value: json::Value<'_>) -> Json {
     }
 }
 
-fn any_json() -> impl Strategy<Value = Json> {
+pub(super) fn any_json() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![
         Just(Json::Null),
         any::<bool>().prop_map(Json::from),
@@ -558,7 +563,7 @@ fn verdicts(outcomes: &Result<Vec<Result<Outcome, ItemError>>, NormalizeError>) 
 }
 
 /// Every place of a value but the outermost, as JSON pointers.
-fn pointers(value: &Json) -> Vec<String> {
+pub(super) fn pointers(value: &Json) -> Vec<String> {
     let children: Vec<(String, &Json)> = match value {
         Json::Object(map) => {
             map.iter().map(|(key, child)| (key.replace('~', "~0").replace('/', "~1"), child)).collect()
@@ -574,7 +579,7 @@ fn pointers(value: &Json) -> Vec<String> {
     children.into_iter().flat_map(below).collect()
 }
 
-fn without(whole: &Json, pointer: &str) -> Json {
+pub(super) fn without(whole: &Json, pointer: &str) -> Json {
     let mut shorter = whole.clone();
     let (parent, key) = pointer.rsplit_once('/').expect("a pointer begins with a slash");
     match shorter.pointer_mut(parent).expect("it was listed") {
@@ -610,7 +615,7 @@ fn normalize(adapter: &dyn Adapter, body: &[u8]) -> Result<Vec<Result<Outcome, I
     adapter.normalize(&delivery(body, &[]))
 }
 
-fn delivery(body: &[u8], headers: &[(&str, &str)]) -> Delivery {
+pub(super) fn delivery(body: &[u8], headers: &[(&str, &str)]) -> Delivery {
     let evidence = json!({"how": "network", "headers": headers}).to_string();
     let length = u32::try_from(evidence.len()).expect("short").to_le_bytes();
     let stored = [&[1], &length[..], evidence.as_bytes(), body].concat();

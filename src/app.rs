@@ -10,6 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -20,12 +21,13 @@ use tokio::task::JoinSet;
 use crate::adapter::Adapter;
 use crate::api::{self, Api, ApiPlan};
 use crate::config::{Plan, SourcePlan};
-use crate::deliver::{Deliverer, Parts, State};
+use crate::deliver::{Condition, Deliverer, Parts, State};
 use crate::event::{Name, SourceId};
 use crate::format::Style;
 use crate::normalize::Normalizer;
 use crate::ops::Ops;
 use crate::receive::{self, Receiver, ReceiverPlan, ServerTls, Source};
+use crate::sandbox::Sandbox;
 use crate::secret::{KeyRing, SecretRef};
 use crate::sink::{SinkPlan, Start};
 use crate::store::folder::Folder;
@@ -96,7 +98,7 @@ impl App {
             let keys = open_keys(sink.secrets(), true, &mut secrets, &mut background).await;
             let (state, state_seen) = watch::channel(State { word: "ok", reason: String::new() });
             states.insert(name.clone(), state_seen);
-            let deliverer = deliverer(name, sink, keys, ledger.clone(), state)?;
+            let deliverer = deliverer(name, sink, keys, ledger.clone(), metrics.clone(), state)?;
             if roles.deliver {
                 let stopped = stopped.clone();
                 loops.spawn(async move { deliverer.run(stopped).await.context("deliver").map(|()| "deliver") });
@@ -300,12 +302,21 @@ fn deliverer(
     sink: SinkPlan,
     keys: KeyRing,
     ledger: Arc<Ledger>,
+    metrics: Arc<Metrics>,
     state: watch::Sender<State>,
 ) -> anyhow::Result<Deliverer> {
     let from_now = sink.start == Start::Now;
+    let condition = sink.route.condition().map(|script| Condition {
+        sink: name.clone(),
+        evaluate: Arc::new(Sandbox::new(script.clone())),
+        style: Style::new(&hostname()),
+        metrics,
+        failing: AtomicBool::new(false),
+    });
     let parts = Parts {
         render: sink.render(Style::new(&hostname())),
         route: sink.route.clone(),
+        condition,
         batch: sink.batch,
         sink: sink.build(&name, keys),
         name,

@@ -10,6 +10,7 @@ mod check;
 mod completions;
 mod dead_letters;
 mod demo;
+mod jq_worker;
 mod render;
 mod schema;
 mod send;
@@ -59,6 +60,8 @@ enum Command {
     Store(store::Store),
     Schema(schema::Schema),
     Completions(completions::Completions),
+    #[command(hide = true)]
+    JqWorker(jq_worker::JqWorker),
 }
 
 /// How a command ended: the exit code of the process.
@@ -95,6 +98,7 @@ impl Cli {
             Command::Store(command) => command.run(&files, terminal),
             Command::Schema(command) => command.run(terminal),
             Command::Completions(command) => command.run(terminal),
+            Command::JqWorker(command) => command.run(),
         };
         result.unwrap_or_else(|error| {
             complain(&error, terminal);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::adapter::pack::PackTable;
 use crate::adapter::{self, Adapter, AdapterName};
 use crate::api::{ApiConfig, ApiPlan};
 use crate::delivery::Coding;
@@ -23,6 +24,10 @@ use crate::setting::{Problem, Size, Span};
 use crate::sink::{SinkConfig, SinkPlan};
 use crate::trust::{Publisher, TrustPlan};
 use crate::verify::{GridProof, Scheme, VerifyConfig};
+
+mod adapter_of;
+
+pub use adapter_of::table_file;
 
 /// Prefix of environment variables. Two underscores between all parts: Kubernetes sets variables with one for every service.
 const ENV_PREFIX: &str = "VERDICT_RELAY";
@@ -124,7 +129,7 @@ const DAY: std::time::Duration = std::time::Duration::from_hours(24);
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SourceConfig {
-    /// The platform: `vileanalyziz`, `virustotal` or `native`.
+    /// The platform; `native` for senders of our own event, `jq` for an adapter of your own as data.
     pub adapter: AdapterName,
     /// Settings of the adapter.
     #[serde(default)]
@@ -151,14 +156,15 @@ pub struct SourceConfig {
     #[serde(default)]
     #[schemars(skip)]
     pub submit: Option<serde_json::Value>,
-    /// Planned: an adapter as data.
+    /// With `adapter = "jq"`: the adapter as a table of jq expressions.
     #[serde(default)]
-    #[schemars(skip)]
-    pub jq: Option<serde_json::Value>,
-    /// Planned: an adapter as data, in a file.
+    pub jq: Option<PackTable>,
+    /// With `adapter = "jq"`: the file of that table, or the folder of a pack.
     #[serde(default)]
-    #[schemars(skip)]
-    pub adapter_file: Option<serde_json::Value>,
+    pub adapter_file: Option<PathBuf>,
+    /// What stands in that file, or why it cannot be read.
+    #[serde(skip)]
+    pub adapter_text: Option<Result<String, String>>,
 }
 
 /// The config, validated: every part can be built from it, and only I/O can still go wrong.
@@ -282,7 +288,11 @@ impl Config {
             .try_parsing(true)
             .source(Some(environment.clone().into_iter().collect()));
         let written = builder.add_source(environment).build().and_then(::config::Config::try_deserialize::<Self>);
-        written.map_err(|error| ConfigError::Written(with_nearest(&error.to_string())))
+        let mut config = written.map_err(|error| ConfigError::Written(with_nearest(&error.to_string())))?;
+        for source in config.sources.values_mut() {
+            source.adapter_text = source.adapter_file.as_deref().map(adapter_of::text);
+        }
+        Ok(config)
     }
 
     /// Validates everything that can be validated without I/O, and tells all problems at once.
@@ -350,8 +360,6 @@ impl SourceConfig {
             ("reconcile", &self.reconcile),
             ("poll", &self.poll),
             ("submit", &self.submit),
-            ("jq", &self.jq),
-            ("adapter_file", &self.adapter_file),
         ];
         for (field, value) in planned {
             if value.is_some() {
@@ -359,7 +367,7 @@ impl SourceConfig {
             }
         }
         let id = kept(name.parse::<Name>().map_err(|error| Problem::new(&key, error.to_string())), &mut problems);
-        let adapter = kept(adapter::plan(&key, &self.adapter, &self.options), &mut problems);
+        let adapter = self.plan_adapter(&key, name).map_err(|found| problems.extend(found)).ok();
         let scheme = if let Some(verify) = &self.verify {
             kept(verify.plan(&format!("{key}.verify"), loopback), &mut problems)
         } else {

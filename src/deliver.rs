@@ -6,6 +6,7 @@
 //!
 //! Not here: how a receiver is spoken to (`sink`), what an event looks like there (`format`).
 
+mod condition;
 mod pending;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -25,6 +26,8 @@ use crate::store::ledger::{Cursor, DeadLetter, Head, Ledger, LedgerError, Reader
 
 use self::pending::{Fate, Pending};
 
+pub use self::condition::Condition;
+
 /// What a deliverer is made of.
 pub struct Parts {
     /// Name of the sink.
@@ -33,6 +36,8 @@ pub struct Parts {
     pub sink: Box<dyn Sink>,
     /// Which events it wants.
     pub route: Route,
+    /// What else it asks of an event.
+    pub condition: Option<Condition>,
     /// An event as the receiver gets it, appended to the buffer; whatever it needs beside the event it has with it.
     pub render: Render,
     /// Bounds of a batch.
@@ -101,6 +106,8 @@ const SETTLE_PACE: Duration = Duration::from_millis(100);
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// How long a sink may flush when the service stops.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
+/// A batch is not filled any further once its conditions took this long: a slow one must not hold up a stop.
+const CONDITIONS_MAX: Duration = Duration::from_millis(250);
 /// Most bytes of a reason that a dead letter keeps.
 const REASON_BYTES_MAX: usize = 1024;
 
@@ -255,9 +262,10 @@ impl Deliverer {
             return Ok(None);
         }
         let split = self.splits.range(self.read_to..).find(|end| **end > self.read_to).copied();
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let (mut batch, mut bytes, began) = (Vec::new(), 0, Instant::now());
         for stored in stored {
-            if split.is_some_and(|end| stored.position > end) || bytes >= bytes_max {
+            let is_long = self.parts.condition.is_some() && began.elapsed() > CONDITIONS_MAX;
+            if split.is_some_and(|end| stored.position > end) || bytes >= bytes_max || is_long {
                 break;
             }
             self.read_to = stored.position;
@@ -310,9 +318,13 @@ impl Deliverer {
                 letter(Some(event), reason, event.source.clone())
             }
             // What an operator sends again to this sink is wanted there, whatever the rule says today.
-            _ if stored.sink.is_some() || self.parts.route.passes(event) => Fate::Sent,
+            _ if stored.sink.is_some() || self.wants(event) => Fate::Sent,
             _ => Fate::Filtered,
         }
+    }
+
+    fn wants(&self, event: &Event) -> bool {
+        self.parts.route.passes(event) && self.parts.condition.as_ref().is_none_or(|condition| condition.holds(event))
     }
 
     /// Acts on what the sink said of the batches in flight.

@@ -10,7 +10,7 @@
 //!    the [`sink`], and moves the cursor when the receiver has taken it. What a receiver refuses alone becomes a dead letter.
 //!
 //! Around that way: [`config`] and [`setting`] say what there is, [`app`] puts the parts together, [`ops`] and [`api`] answer
-//! operators, [`telemetry`] counts, [`cli`] is the command line, [`backoff`] and [`tls`] serve the sinks.
+//! operators, [`telemetry`] counts, [`cli`] is the command line, [`backoff`] and [`tls`] serve the sinks, [`sandbox`] runs what users wrote in jq.
 //!
 //! # Invariants
 //!
@@ -44,6 +44,7 @@ pub mod normalize;
 pub mod receive;
 
 // The edges.
+pub mod sandbox;
 pub mod secret;
 pub mod sink;
 pub mod store;

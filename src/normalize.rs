@@ -74,6 +74,8 @@ pub enum Operation {
 /// Deliveries and bytes of one batch: enough that a sync serves many, little enough that memory stays flat where each message is a long
 /// list: an event takes ten times the bytes of its shortest JSON.
 const BATCH_MAX: (usize, usize) = (1024, 2 << 20);
+/// A batch ends early once it took this long: a user's jq may take a quarter of a second a message, and no cursor moves meanwhile.
+const BATCH_TIME_MAX: Duration = Duration::from_millis(250);
 /// Shortest time from one transaction to the next that is not full: so under load one sync serves many events, here and at every sink that
 /// follows. A message that comes after a quiet moment is read at once.
 const PACE: Duration = Duration::from_millis(10);
@@ -110,21 +112,27 @@ impl Normalizer {
             self.durable.mark_unchanged();
             (self.waiting, _) = self.reader.read(BATCH_MAX.0, BATCH_MAX.1)?;
         }
-        let Some(last) = self.waiting.last() else { return Ok(Step::Nothing) };
-        let through = last.sequence;
-        let mut tally = Tally::default();
+        if self.waiting.is_empty() {
+            return Ok(Step::Nothing);
+        }
+        let (mut tally, mut done) = (Tally::default(), 0);
         self.ledger.transact(|transaction| {
+            let began = Instant::now();
             // One after the other: a body of ten MiB may hold a hundred thousand findings, and only one such body is in memory.
             for record in &self.waiting {
                 self.apply(transaction, self.read(record), &mut tally)?;
+                transaction.set_sequence(record.sequence);
+                done += 1;
+                if began.elapsed() > BATCH_TIME_MAX {
+                    break;
+                }
             }
-            transaction.set_sequence(through);
             Ok(())
         })?;
         tally.report(&self.metrics);
         let bytes: usize = self.waiting.iter().map(|record| record.stored.len()).sum();
-        let full = self.waiting.len() >= BATCH_MAX.0 || bytes >= BATCH_MAX.1;
-        self.waiting.clear();
+        let full = self.waiting.len() >= BATCH_MAX.0 || bytes >= BATCH_MAX.1 || done < self.waiting.len();
+        self.waiting.drain(..done);
         Ok(if full { Step::Full } else { Step::Some })
     }
 

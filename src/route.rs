@@ -1,8 +1,11 @@
 //! Which events a sink wants: the `where` of its config.
+//!
+//! Not here: running a condition in jq, which is a user's program (`deliver/condition`, `sandbox`).
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::adapter::jq::{Program, Script, condition_script};
 use crate::event::{Event, Name, Verdict};
 use crate::setting::Problem;
 
@@ -23,9 +26,8 @@ pub struct RouteConfig {
     #[serde(default)]
     #[schemars(range(max = 100))]
     pub score_min: Option<u8>,
-    /// Planned: a condition in jq.
+    /// Only where this jq holds for the event as OCSF, like `.severity_id >= 3`. It runs in a process of its own; where it fails the event passes.
     #[serde(default)]
-    #[schemars(skip)]
     pub jq: Option<String>,
 }
 
@@ -34,11 +36,11 @@ impl RouteConfig {
     pub fn plan(self, key: &str, sources: &[Name]) -> Result<Route, Vec<Problem>> {
         let mut problems = Vec::new();
         let mut problem = |name: &str, message: String| problems.push(Problem::new(format!("{key}.{name}"), message));
-        if self.jq.is_some() {
-            problem(
-                "jq",
-                "conditions in jq are planned and not built yet: use verdicts, sources and score_min".to_owned(),
-            );
+        let condition = self.jq.as_ref().map(|jq| condition_script("where.jq", jq));
+        if let Some(Err(mistakes)) = condition.clone().map(Program::compile) {
+            for mistake in mistakes {
+                problem("jq", mistake.message);
+            }
         }
         if self.score_min.is_some_and(|score| score > 100) {
             problem("score_min", "a risk score is 0 to 100".to_owned());
@@ -55,7 +57,7 @@ impl RouteConfig {
         }
         if problems.is_empty() {
             let Self { name, verdicts, sources, score_min, .. } = self;
-            Ok(Route { name, verdicts, sources: sources.map(|_| named), score_min })
+            Ok(Route { name, verdicts, sources: sources.map(|_| named), score_min, condition })
         } else {
             Err(problems)
         }
@@ -69,12 +71,13 @@ pub struct Route {
     verdicts: Option<Vec<Verdict>>,
     sources: Option<Vec<Name>>,
     score_min: Option<u8>,
+    condition: Option<Script>,
 }
 
 impl Route {
-    /// Whether the sink wants this event.
+    /// Whether the sink wants this event, but for its condition in jq.
     pub fn passes(&self, event: &Event) -> bool {
-        let Self { name: _, verdicts, sources, score_min } = self;
+        let Self { name: _, verdicts, sources, score_min, condition: _ } = self;
         verdicts.as_ref().is_none_or(|wanted| wanted.contains(&event.finding.verdict))
             && sources.as_ref().is_none_or(|wanted| wanted.contains(&event.source))
             && score_min.is_none_or(|least| event.finding.score.is_none_or(|score| score >= least))
@@ -84,6 +87,11 @@ impl Route {
     pub fn may_pass(&self, source: &Name, verdict: Verdict) -> bool {
         self.verdicts.as_ref().is_none_or(|wanted| wanted.contains(&verdict))
             && self.sources.as_ref().is_none_or(|wanted| wanted.contains(source))
+    }
+
+    /// The condition in jq, if there is one: whoever runs it asks it of the events that pass everything else.
+    pub const fn condition(&self) -> Option<&Script> {
+        self.condition.as_ref()
     }
 
     /// What the rule is called.
@@ -122,7 +130,7 @@ mod tests {
         let config = RouteConfig {
             verdicts: Some(Vec::new()),
             sources: Some(vec!["nobody".to_owned()]),
-            jq: Some(".".to_owned()),
+            jq: Some(".a |".to_owned()),
             ..RouteConfig::default()
         };
         let problems = config.plan("sinks.a.where", &[]).expect_err("three problems");

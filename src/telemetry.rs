@@ -53,6 +53,7 @@ pub struct Metrics {
     sink_pending: Family<BySink, Gauge>,
     sink_oldest_pending_age: Family<BySink, Seconds>,
     sink_state: Family<BySinkState, Gauge>,
+    condition_errors: Family<BySink, Counter>,
     dead_letters: Family<ByStageSink, Gauge>,
     store_bytes: Gauge,
     store_corrupt_records: Counter,
@@ -88,6 +89,7 @@ impl Default for Metrics {
             sink_pending: registered!("sink_pending_events", "Events that the sink has yet to settle"),
             sink_oldest_pending_age: registered!("sink_oldest_pending_age_seconds", "Age of the oldest pending event"),
             sink_state: registered!("sink_state", "1 for the state that the sink is in"),
+            condition_errors: registered!("where_errors", "Events that passed because the sink's jq could not decide"),
             dead_letters: registered!("dead_letters", "Dead letters that wait for an operator"),
             store_bytes: registered!("store_bytes", "Bytes of the store on disk"),
             store_corrupt_records: registered!("store_corrupt_records", "Damaged records found in the store"),
@@ -205,6 +207,11 @@ impl Metrics {
             let labels = BySinkState { sink: sink.into(), state: one.into() };
             self.sink_state.get_or_create(&labels).set(i64::from(one == state));
         }
+    }
+
+    /// One event that passed because the condition in jq of the sink could not be decided.
+    pub fn condition_error(&self, sink: &str) {
+        count(&self.condition_errors, &BySink { sink: sink.into() });
     }
 
     /// How many dead letters there are, by stage and sink (empty for a message that could not be read).

@@ -46,8 +46,8 @@ const PORTS: [&str; 4] = ["store", "sink", "secret", "trust"];
 /// Ports with several edges behind them, one a file or folder, of which none knows another and no loop knows any.
 /// The store is one edge: journal, ledger and keeper are its parts. So is trust: its publishers share one cache and one client.
 const PORTS_OF_MANY: [&str; 2] = ["sink", "secret"];
-/// What edges and loops share: metrics, and TLS as a client.
-const SHARED: [&str; 2] = ["telemetry", "tls"];
+/// What edges and loops share: metrics, TLS as a client, and the process that runs what users wrote in jq.
+const SHARED: [&str; 3] = ["telemetry", "tls", "sandbox"];
 /// The only names outside that the domain may know: plain values.
 const DOMAIN_MAY_NAME: [&str; 4] = ["secret::Key", "secret::Secret", "secret::SecretRef", "tls::ClientTlsConfig"];
 
@@ -58,7 +58,7 @@ struct Wall {
     reason: &'static str,
 }
 
-const WALLS: [Wall; 17] = [
+const WALLS: [Wall; 20] = [
     wall("actix_web", &["src/receive", "src/api", "src/app"], "HTTP as a server ends at the receiver and the API"),
     wall("actix_http", &["src/receive", "src/api", "src/app"], "HTTP as a server ends at the receiver and the API"),
     wall("actix_server", &["src/receive", "src/api", "src/app"], "HTTP as a server ends at the receiver and the API"),
@@ -71,6 +71,9 @@ const WALLS: [Wall; 17] = [
         "the HTTP client stays behind its edges; trust asks publishers of public keys",
     ),
     wall("config::Config", &["src/config"], "the `config` crate is known to the config alone"),
+    wall("jaq_core", &["src/adapter/jq"], "jq's library is known to one module, which says what a program may call"),
+    wall("jaq_std", &["src/adapter/jq"], "jq's library is known to one module, which says what a program may call"),
+    wall("jaq_json", &["src/adapter/jq"], "jq's library is known to one module, which says what a program may call"),
     wall("clap", &["src/cli", "src/main"], "the command line is read by the commands"),
     wall("anyhow", &["src/main", "src/app", "src/cli"], "a caller can't branch on it: one error enum a module"),
     wall(

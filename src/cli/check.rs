@@ -85,10 +85,11 @@ fn wanted(sink: &SinkPlan, plan: &Plan) -> String {
     let comes = |source: &&&Name| Verdict::ALL.into_iter().any(|verdict| sink.route.may_pass(source, verdict));
     let from: Vec<&str> = sources.iter().filter(comes).map(|source| source.as_str()).collect();
     let verdicts = if verdicts.len() == Verdict::ALL.len() { "every verdict".to_owned() } else { verdicts.join(", ") };
+    let condition = if sink.route.condition().is_some() { ", where its jq holds" } else { "" };
     match from.len() {
         0 => "nothing".to_owned(),
-        all if all == sources.len() => format!("{verdicts} of every source"),
-        _ => format!("{verdicts} of {}", from.join(", ")),
+        all if all == sources.len() => format!("{verdicts} of every source{condition}"),
+        _ => format!("{verdicts} of {}{condition}", from.join(", ")),
     }
 }
 

@@ -92,6 +92,54 @@ on_full = "dead_letter"
 }
 
 #[test]
+fn adapters_as_data_are_compiled_with_the_config() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pack = folder.path().join("pack.toml");
+    let (pack_path, folder_path) = (pack.display().to_string(), folder.path().display().to_string());
+    let table =
+        "jq = { fields = { verdict = '.v', url = '.u' }, verdicts = { \"High Risk\" = 'malicious', -1 = 'error' } }";
+    let problems = |source: &str| {
+        let text =
+            format!("[sources.a]\nverify = {{ scheme = \"token\", bearer = true, secrets = [\"env:A\"] }}\n{source}");
+        load(&text, &[]).expect("readable").plan().err().map_or(String::new(), |error| error.to_string())
+    };
+    assert_eq!(problems("adapter = 'scanii'"), "");
+    assert_eq!(problems(&format!("adapter = 'jq'\n{table}")), "");
+    for (source, wanted) in [
+        ("adapter = 'jq'".to_owned(), "sources.a.adapter: adapter \"jq\" wants a table"),
+        (format!("adapter = 'scanii'\n{table}"), "sources.a.jq: only adapter = \"jq\" reads this table"),
+        (format!("adapter = 'scanii'\nadapter_file = '{pack_path}'"), "sources.a.adapter_file: only adapter"),
+        (format!("adapter = 'jq'\nadapter_file = 'x'\n{table}"), "sources.a.adapter_file: stands beside a table"),
+        (format!("adapter = 'jq'\nadapter_file = '{pack_path}'"), "sources.a.adapter_file: cannot read"),
+        (
+            format!("adapter = 'jq'\noptions = {{ clean_min = 1 }}\n{table}"),
+            "sources.a.options: adapter \"jq\" takes no options",
+        ),
+        (
+            "adapter = 'jq'\njq = { class = '$ENV.A', fields = { verdict = '.v |', url = 'env' } }".to_owned(),
+            "sources.a.jq.fields.verdict: column 5: expected term, but the expression ends here",
+        ),
+        (
+            "adapter = 'jq'\njq = { class = '$ENV.A', fields = { verdict = '.v', url = 'env' } }".to_owned(),
+            "sources.a.jq.class: column 1: there is no variable $ENV here\nsources.a.jq.fields.url: column 1: there is no function env/0 here",
+        ),
+    ] {
+        assert!(problems(&source).contains(wanted), "{wanted} is not in: {}", problems(&source));
+    }
+    for (text, wanted) in [
+        ("[fields]\nverdict = '.v'\nurl = '.u'", ""),
+        ("[fields]\nverdict = '.v'\nurl = 'now'", "/pack.toml.fields.url: column 1: there is no function now/0 here"),
+        ("[fields]\nverdikt = '.v'", "did you mean `verdict`?"),
+    ] {
+        std::fs::write(&pack, text).expect("written");
+        for path in [&pack_path, &folder_path] {
+            let told = problems(&format!("adapter = 'jq'\nadapter_file = '{path}'"));
+            assert!(told.contains(wanted) && told.is_empty() == wanted.is_empty(), "{wanted} is not in: {told}");
+        }
+    }
+}
+
+#[test]
 fn the_schema_in_the_repository_is_that_of_this_code() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/schema.json");
     let kept = std::fs::read_to_string(path).unwrap_or_default();

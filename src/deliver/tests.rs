@@ -100,6 +100,7 @@ fn deliverer(ledger: &Arc<Ledger>, receiver: Receiver, events_max: usize) -> Del
     let parts = Parts {
         name: "lake".parse().expect("a name"),
         sink: Box::new(receiver),
+        condition: None,
         route: config.plan("sinks.lake.where", &[]).expect("valid"),
         render: Box::new(|event, out| out.extend_from_slice(event.uid.to_string().as_bytes())),
         batch: Batch { events_max, bytes_max: 1 << 20, wait_max: Duration::ZERO },
@@ -246,6 +247,7 @@ async fn a_new_sink_begins_now_or_with_everything_and_an_old_one_where_it_stood(
                 in_flight: VecDeque::new(),
                 seen: Arc::default(),
             }),
+            condition: None,
             route: RouteConfig::default().plan("where", &[]).expect("valid"),
             render: Box::new(|_, _| {}),
             batch: Batch { events_max: 1, bytes_max: 1, wait_max: Duration::ZERO },

@@ -9,6 +9,7 @@
 
 mod configs;
 mod crash;
+mod jq;
 #[cfg(feature = "peers")]
 mod peers;
 #[cfg(feature = "peers")]

@@ -174,7 +174,7 @@ pub fn plan(key: &str, name: &AdapterName, options: &Options) -> Result<Arc<dyn 
     Ok(adapter)
 }
 
-/// The adapter of a source that brings its own table, at `key` (`sources.acme.jq`). `isolate` makes what runs its expressions, because
+/// The adapter of a source that brings its own table; `key` is what stands before the table's keys (`sources.acme.jq.`). `isolate` makes what runs its expressions, because
 /// they are a user's; `provider` is the platform's name if the table has none.
 pub fn plan_jq(
     key: &str,

@@ -87,8 +87,7 @@ impl App {
         for source in sources {
             let keys =
                 open_keys(source.secrets.clone(), source.allow_short_secret, &mut secrets, &mut background).await;
-            let provider = source.adapter.provider().to_owned();
-            source_kinds.insert(source.id.clone(), (provider, source.scheme.auth().word()));
+            source_kinds.insert(source.id.clone(), source.kind());
             live_sources.push(live_source(&source, keys, &metrics));
             adapters.insert(source.id, source.adapter);
         }

@@ -5,6 +5,7 @@
 //!
 //! Not here: what the service does (`app`), who may ask the running one for what (`api`).
 
+mod adapter;
 mod ask;
 mod check;
 mod completions;
@@ -54,6 +55,7 @@ enum Command {
     Check(check::Check),
     Send(send::Send),
     Render(render::Render),
+    Adapter(adapter::AdapterCommand),
     Sources(sources::Sources),
     Sinks(sinks::Sinks),
     DeadLetters(dead_letters::DeadLetters),
@@ -92,6 +94,7 @@ impl Cli {
             Command::Check(command) => command.run(&files, terminal),
             Command::Send(command) => command.run(&files, terminal),
             Command::Render(command) => command.run(&files, terminal),
+            Command::Adapter(command) => command.run(terminal),
             Command::Sources(command) => command.run(&files, terminal),
             Command::Sinks(command) => command.run(&files, terminal),
             Command::DeadLetters(command) => command.run(&files, terminal),

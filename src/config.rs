@@ -237,6 +237,13 @@ pub struct SourcePlan {
     pub verify: VerifyConfig,
 }
 
+impl SourcePlan {
+    /// Its platform, and how it is proven in a word.
+    pub fn kind(&self) -> (String, &'static str) {
+        (self.adapter.provider().to_owned(), self.scheme.auth().word())
+    }
+}
+
 impl std::fmt::Debug for SourcePlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SourcePlan").field("id", &self.id).field("scheme", &self.scheme).finish_non_exhaustive()

@@ -48,7 +48,7 @@ pub(super) struct Pack {
 pub type Isolate<'a> = &'a dyn Fn(Script) -> Arc<dyn Evaluate>;
 
 impl Pack {
-    /// Validates the table at `key` and makes an adapter of it. `provider` is for a table that names none.
+    /// Validates the table and makes an adapter of it. `key` is what stands before the table's own keys (`sources.acme.jq.`). `provider` is for a table that names none.
     pub(super) fn plan(
         key: &str,
         table: &PackTable,

@@ -20,7 +20,7 @@ use super::{BAD, Code, Files, GOOD};
 use crate::adapter::Outcome;
 use crate::config::SourcePlan;
 use crate::delivery::Delivery;
-use crate::event::{Event, Finding, Hash, Position, uid_by_position, uid_of};
+use crate::event::{Event, Finding, Hash, Position, SourceId, uid_by_position, uid_of};
 use crate::format::{Format, Style, hec};
 use crate::ranking::{Candidate, rank};
 use crate::secret::{Key, Secret, SecretRef};
@@ -63,7 +63,8 @@ impl Render {
         let source = source_of(&plan, &self.source)?;
         let body = read_payload(&self.file)?;
         let received_at = Timestamp::now();
-        let delivery = delivery(source, body.into(), &self.headers, received_at)?;
+        let kept = source.adapter.headers();
+        let delivery = delivery(&source.id, kept, body.into(), &self.headers, received_at)?;
         let outcomes = match source.adapter.normalize(&delivery) {
             Ok(outcomes) => outcomes,
             Err(error) => {
@@ -127,7 +128,13 @@ pub(super) fn read_payload(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// The payload as if it had been received. A delivery only exists with a proof, so it gets one of our own.
-fn delivery(source: &SourcePlan, body: Bytes, headers: &[String], at: Timestamp) -> anyhow::Result<Delivery> {
+pub(super) fn delivery(
+    source: &SourceId,
+    headers_kept: &[&'static str],
+    body: Bytes,
+    headers: &[String],
+    at: Timestamp,
+) -> anyhow::Result<Delivery> {
     let scheme = Scheme::Token(TokenPlace::Header { name: PROOF.to_owned(), prefix: String::new() });
     let key = Key { id: SecretRef("render".to_owned()), secret: Secret::new(PROOF.into()) };
     let given: Vec<(String, Vec<u8>)> = headers_of(headers)?
@@ -142,13 +149,13 @@ fn delivery(source: &SourcePlan, body: Bytes, headers: &[String], at: Timestamp)
         target: "",
         peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
         certificate_names: &[],
-        headers_kept: source.adapter.headers(),
+        headers_kept,
         coding: None,
         decoded_bytes_max: 0,
         public_keys: &NoPublicKeys,
     };
     let proven = verify(&scheme, &[key], &request, body, at).map_err(|refusal| anyhow!("{refusal}"))?;
-    Ok(Delivery::new(proven, &source.id, at))
+    Ok(Delivery::new(proven, source, at))
 }
 
 /// Name and value of the header that proves it to ourselves.

@@ -312,6 +312,24 @@ fn render_says_the_class_of_what_is_no_verdict() {
 }
 
 #[test]
+fn every_shipped_pack_can_be_tested_and_copied() {
+    for name in crate::adapter::pack::names() {
+        let (code, data, words) = run(&["adapter", "test", name]);
+        assert!(code == GOOD && words.starts_with("all ") && data.contains("as expected"), "{name}: {data}{words}");
+        let (code, data, _) = run(&["adapter", "show", name]);
+        assert_eq!(code, GOOD);
+        toml::from_str::<crate::adapter::pack::PackTable>(&data).expect("a table");
+    }
+    let (code, data, words) = run(&["adapter", "test", "scanii", "--json"]);
+    let tested: serde_json::Value = serde_json::from_str(&data).expect("JSON");
+    assert!(code == GOOD && tested[0]["becomes"][0]["class"].is_string(), "{data}{words}");
+    for action in ["test", "show"] {
+        let (code, _, words) = run(&["adapter", action, "scanni"]);
+        assert!(code == BAD && words.contains("there is no pack \"scanni\"") && words.contains("scanii"), "{words}");
+    }
+}
+
+#[test]
 fn the_demo_shows_every_event_in_three_forms() {
     let (code, data, words) = run(&["demo", "--once"]);
     assert_eq!(code, GOOD, "{data}{words}");

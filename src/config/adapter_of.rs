@@ -30,9 +30,9 @@ impl SourceConfig {
             (Some(_), Some(_), _) => problem("adapter_file", "stands beside a table jq: remove one of them".to_owned()),
             (Some(_), None, _) if !is_jq => problem("jq", "only adapter = \"jq\" reads this table".to_owned()),
             (None, Some(_), _) if !is_jq => problem("adapter_file", "only adapter = \"jq\" reads this file".to_owned()),
-            (Some(table), None, _) => adapter::plan_jq(&format!("{key}.jq"), table, name, &isolate),
+            (Some(table), None, _) => adapter::plan_jq(&format!("{key}.jq."), table, name, &isolate),
             (None, Some(path), Some(Ok(text))) => match toml::from_str::<PackTable>(text) {
-                Ok(table) => adapter::plan_jq(&table_file(path).display().to_string(), &table, name, &isolate),
+                Ok(table) => adapter::plan_jq(&format!("{}: ", table_file(path).display()), &table, name, &isolate),
                 Err(error) => problem("adapter_file", in_file(path, &error)),
             },
             (None, Some(path), Some(Err(reason))) => {

@@ -128,7 +128,7 @@ fn adapters_as_data_are_compiled_with_the_config() {
     }
     for (text, wanted) in [
         ("[fields]\nverdict = '.v'\nurl = '.u'", ""),
-        ("[fields]\nverdict = '.v'\nurl = 'now'", "/pack.toml.fields.url: column 1: there is no function now/0 here"),
+        ("[fields]\nverdict = '.v'\nurl = 'now'", "/pack.toml: fields.url: column 1: there is no function now/0 here"),
         ("[fields]\nverdikt = '.v'", "did you mean `verdict`?"),
     ] {
         std::fs::write(&pack, text).expect("written");

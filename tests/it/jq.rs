@@ -243,3 +243,45 @@ fn a_source_and_a_sink_with_jq_of_their_own_work_and_survive_it() {
     let is_gone = |process: &u32| !arguments(*process).contains("jq-worker");
     wait_until("the processes of jq end", PATIENCE, || workers.iter().all(is_gone));
 }
+
+#[test]
+fn a_pack_of_ones_own_is_tested_as_the_service_would_run_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).expect("written");
+    let run = |arguments: &[&str]| {
+        let output =
+            std::process::Command::new(env!("CARGO_BIN_EXE_verdict-relay")).args(arguments).output().expect("runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    fs::create_dir(folder.path().join("bodies")).expect("made");
+    write("bodies/.swp", "not a body");
+    write("bodies/a.json", r#"{"rating": "bad", "url": "https://example.com/"}"#);
+    let table = "[fields]\nverdict = '.rating'\nurl = '.url'\n[verdicts]\nbad = 'malicious'\n";
+    write("pack.toml", table);
+    let (good, data, words) = run(&["adapter", "test", &path]);
+    assert!(!good && words.contains("1 of 1 bodies"), "{words}");
+    let becomes = data.lines().last().expect("a last line").trim_start_matches("  becomes  ");
+    write("expected.json", &format!("{{{becomes}}}"));
+    for name in [path.clone(), format!("{path}/pack.toml")] {
+        let (good, data, words) = run(&["adapter", "test", &name]);
+        assert!(good, "{data}{words}");
+    }
+    write("expected.json", r#"{"a.json": [{"verdict": "clean"}]}"#);
+    let (good, data, _) = run(&["adapter", "test", &path]);
+    assert!(
+        !good && data.contains("a.json, item 0: verdict\n  expected \"clean\"\n  is       \"malicious\""),
+        "{data}"
+    );
+    for (more, told) in [
+        ("time = 'def f: f; f'", "would be a dead letter: jq: the expressions ran longer"),
+        ("time = '.rating'", "would be a dead letter: time: expected a time"),
+        ("time = 'env'", "pack.toml: fields.time: column 1: there is no function env/0 here"),
+        ("tiem = '.'", "unknown field `tiem`"),
+    ] {
+        write("pack.toml", &table.replace("url =", &format!("{more}\nurl =")));
+        let (good, data, words) = run(&["adapter", "test", &path]);
+        assert!(!good && format!("{data}{words}").contains(told), "{told} is not in: {data}{words}");
+    }
+}

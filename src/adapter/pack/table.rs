@@ -210,10 +210,10 @@ impl PackTable {
         }
     }
 
-    /// Validates and compiles the table at `key` (`sources.acme.jq`).
+    /// Validates and compiles the table; `key` is what stands before its own keys (`sources.acme.jq.`, `acme/pack.toml: `).
     pub(super) fn plan(&self, key: &str) -> Result<(Program, Rules), Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut problem = |name: &str, words: &str| problems.push(Problem::new(format!("{key}.{name}"), words));
+        let mut problem = |name: &str, words: &str| problems.push(Problem::new(format!("{key}{name}"), words));
         let Fields { verdict, sha256, sha1, md5, object, url, message, .. } = &self.fields;
         if verdict.is_none() {
             problem("fields.verdict", "missing: say where the platform's verdict stands, like \".verdict\"");

@@ -356,7 +356,7 @@ fn words_of_the_table_count_and_no_others() {
 fn tables_that_make_no_sense_are_refused_with_their_keys() {
     let problems = |table: &str| {
         let table: PackTable = toml::from_str(table).unwrap_or_else(|error| panic!("{error}"));
-        let problems = Pack::plan("k", &table, "acme", None).err().unwrap_or_default();
+        let problems = Pack::plan("k.", &table, "acme", None).err().unwrap_or_default();
         problems.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(problems("[fields]\nverdict = \".\"\nurl = \".\""), Vec::<String>::new());

@@ -24,11 +24,14 @@ use clap::Parser;
 use jiff::Timestamp;
 use sha2::Digest;
 
+use verdict_relay::adapter::jq::{self, Evaluate, Program, Script, condition_script};
+use verdict_relay::adapter::pack::{Isolate, PackTable};
 use verdict_relay::adapter::{self, Adapter, AdapterName, Outcome};
 use verdict_relay::delivery::Delivery;
 use verdict_relay::event::{Activity, Event, Hash, Name, Position, Standing, uid_of};
 use verdict_relay::format::rfc5424::Receiver;
 use verdict_relay::format::{Format, Style, hec};
+use verdict_relay::sandbox::Sandbox;
 use verdict_relay::secret::{Key, Secret, SecretRef};
 use verdict_relay::store::journal::{DiskJournal, Options};
 use verdict_relay::store::ledger::Ledger;
@@ -65,6 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{:<58} {:>12} {:>12} {:>10}", "", "median", "best", "MB/s");
     measure_proof(&bench)?;
     measure_adapters(&bench)?;
+    measure_jq(&bench)?;
     measure_identity(&bench)?;
     measure_renderers(&bench)?;
     if "store".contains(&bench.only) || bench.only.is_empty() {
@@ -177,7 +181,7 @@ fn delivery(body: Vec<u8>) -> Result<Delivery, Box<dyn Error>> {
 }
 
 fn measure_adapters(bench: &Bench) -> Result<(), Box<dyn Error>> {
-    let cases: [(&str, &str, Vec<u8>); 14] = [
+    let cases: [(&str, &str, Vec<u8>); 16] = [
         ("virustotal", "v3 file, malicious, 4 KB", bodies::engine_report(4 << 10, 14)),
         ("virustotal", "v3 file, clean, 4 KB", bodies::engine_report(4 << 10, 0)),
         ("virustotal", "v3 file, malicious, 16 KB", bodies::engine_report(16 << 10, 54)),
@@ -192,6 +196,8 @@ fn measure_adapters(bench: &Bench) -> Result<(), Box<dyn Error>> {
         ("assemblyline", "a submission, as in the tests", SUBMISSION.to_vec()),
         ("cape", "a trimmed report, as in the tests", SANDBOX_REPORT.to_vec()),
         ("native", "half a KB", NATIVE.to_vec()),
+        ("scanii", "a callback, as in the pack", SCANII.to_vec()),
+        ("trend", "a result in an SNS envelope, as in the pack", TREND.to_vec()),
     ];
     for (name, title, body) in cases {
         let bytes = body.len();
@@ -202,6 +208,37 @@ fn measure_adapters(bench: &Bench) -> Result<(), Box<dyn Error>> {
         }
         bench.time(&format!("adapter: {name}, {title}"), bytes, || adapter.normalize(&delivery));
     }
+    Ok(())
+}
+
+/// A table as users write one, over a report of 75 engines: in this process, as packs are run, and in one of its own, as a user's are.
+fn measure_jq(bench: &Bench) -> Result<(), Box<dyn Error>> {
+    let table: PackTable = toml::from_str(VT_TABLE)?;
+    let here =
+        |script: Script| -> Arc<dyn Evaluate> { Arc::new(Program::compile(script).expect("the plan compiled it")) };
+    let apart = |script: Script| -> Arc<dyn Evaluate> {
+        Arc::new(Sandbox::with_program(script, env!("CARGO_BIN_EXE_verdict-relay")))
+    };
+    let places: [(&str, Isolate<'_>); 2] = [("in this process", &here), ("in its own", &apart)];
+    for (place, isolate) in places {
+        let adapter =
+            adapter::plan_jq("bench.", &table, "bench", isolate).map_err(|problems| format!("{problems:?}"))?;
+        for (kib, hits) in [(4, 14), (16, 54)] {
+            let body = bodies::engine_report(kib << 10, hits);
+            let (bytes, delivery) = (body.len(), delivery(body)?);
+            let outcomes = adapter.normalize(&delivery)?;
+            if !outcomes.iter().all(|outcome| matches!(outcome, Ok(Outcome::Verdict(_)))) {
+                return Err(format!("jq {place}: no verdict: {outcomes:?}").into());
+            }
+            bench.time(&format!("adapter: jq {place}, v3 file, {kib} KB"), bytes, || adapter.normalize(&delivery));
+        }
+    }
+    let condition = condition_script("where.jq", ".severity_id >= 3");
+    let event = event(bodies::engine_report(4 << 10, 14))?;
+    let mut line = Vec::new();
+    Format::Ocsf.render(&event, &Style::new("relay.example.com"), &mut line);
+    let sandbox = Sandbox::with_program(condition, env!("CARGO_BIN_EXE_verdict-relay"));
+    bench.time("where.jq: .severity_id >= 3, in its own process", line.len(), || jq::condition(&sandbox, &line));
     Ok(())
 }
 
@@ -375,6 +412,34 @@ const BLOB: &[u8] = include_bytes!("../tests/payloads/azure_defender_storage/eve
 const OBJECT: &[u8] = include_bytes!("../tests/payloads/aws_guardduty_s3/sns_wrapped_eventbridge.json");
 const SUBMISSION: &[u8] = include_bytes!("../tests/payloads/assemblyline/webhook_submission_completed.json");
 const SANDBOX_REPORT: &[u8] = include_bytes!("../tests/payloads/cape/report_trimmed.json");
+const SCANII: &[u8] = include_bytes!("../adapters/scanii/bodies/callback_malicious.json");
+const TREND: &[u8] = include_bytes!("../adapters/trend/bodies/sns_scan_result.json");
+/// What a user's table for VirusTotal would be.
+const VT_TABLE: &str = r#"
+class = 'if .data.type == "file" then "verdict" else null end'
+[fields]
+event_id = '"file:\(.data.id):\(.data.attributes.last_analysis_date)"'
+time = ".data.attributes.last_analysis_date"
+sha256 = ".data.attributes.sha256 // .data.id"
+sha1 = ".data.attributes.sha1"
+md5 = ".data.attributes.md5"
+name = ".data.attributes.meaningful_name"
+size = ".data.attributes.size"
+file_type = ".data.attributes.type_description"
+verdict = """
+.data.attributes.last_analysis_stats
+| if .malicious >= 3 then "malicious" elif .malicious + .suspicious > 0 then "suspicious"
+  elif .harmless + .undetected >= 10 then "clean" else "unknown" end"""
+detections = """
+[.data.attributes.last_analysis_results[] | select(.category == "malicious" or .category == "suspicious")
+ | {engine: .engine_name, name: .result, verdict: .category}]"""
+engines = ".data.attributes.last_analysis_stats | .malicious + .suspicious + .harmless + .undetected"
+families = "[.data.attributes.popular_threat_classification.popular_threat_name[]?.value]"
+tags = ".data.attributes.tags"
+report_url = '"https://www.virustotal.com/gui/file/\(.data.id)"'
+[score]
+expr = ".data.attributes.last_analysis_stats | 100 * .malicious / (.malicious + .suspicious + .harmless + .undetected)"
+"#;
 const NATIVE: &[u8] = br#"{"id": "scan-4711", "subject": {"type": "file", "sha256": "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf651fd0f",
  "sha1": "3395856ce81f2b7382dee72602f798b642f14140", "name": "eicar.com", "size": 68}, "verdict": "malicious", "score": 92,
  "analysed_at": "2026-03-23T12:02:00Z", "detections": [{"engine": "clamav", "name": "Win.Test.EICAR_HDB-1", "verdict": "malicious"}],

@@ -67,17 +67,14 @@ impl Sandbox {
     }
 
     fn ask(&self, running: Option<Process>, body: &[u8]) -> Result<(Process, Answer), Failure> {
-        let mut process = match running {
-            Some(process) => process,
-            None => {
-                let script = serde_json::to_vec(&self.script).expect("a script is plain data");
-                let mut process = Process::spawn(&self.program)?;
-                if let Err(refusal) = process.ask(&script, START_PATIENCE, START_PATIENCE)? {
-                    return Ok((process, Err(refusal)));
-                }
-                process
+        let is_new = running.is_none();
+        let mut process = running.map_or_else(|| Process::spawn(&self.program), Ok)?;
+        if is_new {
+            let script = serde_json::to_vec(&self.script).expect("a script is plain data");
+            if let Err(refusal) = process.ask(&script, START_PATIENCE, START_PATIENCE)? {
+                return Ok((process, Err(refusal)));
             }
-        };
+        }
         let answer = process.ask(body, DEADLINE, PATIENCE)?;
         Ok((process, answer))
     }
@@ -207,8 +204,8 @@ impl Process {
     /// How long the next wait may last. At the deadline a process that hardly ran, because the machine is busy, gets some more.
     fn wait_of(&self, limit: &Limit) -> Result<Duration, Failure> {
         let elapsed = limit.began.elapsed();
-        if elapsed < limit.deadline {
-            return Ok(limit.deadline - elapsed);
+        if let Some(left) = limit.deadline.checked_sub(elapsed).filter(|left| !left.is_zero()) {
+            return Ok(left);
         }
         let used = processor_time(self.child.id()).unwrap_or(Duration::MAX).saturating_sub(self.used);
         let left = limit.deadline.saturating_sub(used).min(limit.patience.saturating_sub(elapsed));

@@ -17,7 +17,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::NormalizeError;
-use crate::event::Position;
 use crate::json::{Document, NotJson};
 
 mod depth;
@@ -110,6 +109,8 @@ pub struct Script {
     pub pointer: Option<Expression>,
     /// Asked of an item of the class `verdict`: name in the answer, and expression.
     pub parts: Vec<(String, Expression)>,
+    /// Whether an item without the first part is odd; the others are not asked of it then.
+    pub needs_first: bool,
 }
 
 impl Script {
@@ -168,7 +169,7 @@ impl Program {
         let mut places = Vec::new();
         for (part, expression) in script.expressions() {
             code.push_str(if places.is_empty() { "if" } else { "elif" });
-            code.push_str(&format!(" $__part == {} then (", part.number()));
+            code.extend([" $__part == ", &part.number().to_string(), " then ("]);
             places.push((code.len(), expression));
             code.push_str(&expression.jq);
             // The line end closes a comment.
@@ -263,12 +264,15 @@ impl Program {
         match word.as_slice() {
             b"verdict" | b"verdict_changed" => {
                 for (at, (name, expression)) in parts.iter().enumerate() {
-                    self.fact(name, Part::Field(at), expression, item, envelope, answer)?;
+                    let is_there = self.fact((name, Part::Field(at), expression), item, envelope, answer)?;
+                    if at == 0 && self.script.needs_first && !is_there {
+                        return Err(format!("{name} is missing"));
+                    }
                 }
             }
             b"pointer" => {
                 if let Some(expression) = pointer {
-                    self.fact("pointer", Part::Pointer, expression, item, envelope, answer)?;
+                    self.fact(("pointer", Part::Pointer, expression), item, envelope, answer)?;
                 }
             }
             _ => {}
@@ -277,23 +281,23 @@ impl Program {
         Ok(())
     }
 
+    /// Writes what a part gives; whether it gave something.
     fn fact(
         &self,
-        name: &str,
-        part: Part,
-        expression: &Expression,
+        (name, part, expression): (&str, Part, &Expression),
         item: &Val,
         envelope: &Val,
         answer: &mut Answer,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         let fact = self.one(part, expression, item, envelope)?;
         if matches!(fact, Val::Null) {
-            return Ok(());
+            return Ok(false);
         }
         answer.json.push(b',');
         value::write_text(name.as_bytes(), &mut answer.json);
         answer.json.push(b':');
-        value::write(&fact, &mut answer.json, ANSWER_BYTES_MAX).map_err(|words| format!("{}: {words}", expression.key))
+        let written = value::write(&fact, &mut answer.json, ANSWER_BYTES_MAX);
+        written.map(|()| true).map_err(|words| format!("{}: {words}", expression.key))
     }
 
     /// The one value that an expression gives; null where it gives none.
@@ -361,8 +365,8 @@ struct Answer {
 impl Answer {
     /// Begins an item; where it begins.
     fn next_item(&mut self) -> Result<usize, Refusal> {
-        if self.items > Position::INDEX_MAX {
-            return Err(Refusal::Program(format!("more than {} items in one message", Position::INDEX_MAX)));
+        if self.items == ITEMS_MAX {
+            return Err(Refusal::Program(format!("more than {ITEMS_MAX} items in one message")));
         }
         if self.items > 0 {
             self.json.push(b',');
@@ -475,5 +479,7 @@ fn place(jq: &str, at: usize) -> String {
 const FAILED: &str = "the expression failed on this message";
 /// Most bytes of an answer: a page of ten MiB gives less, and normalize holds it in memory.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Most items of one message: pages of platforms have hundreds, and each item takes some twenty expressions.
+const ITEMS_MAX: u64 = 10_000;
 /// Longest expression: those of the shipped packs have less than one KiB.
 const EXPRESSION_BYTES_MAX: usize = 16 << 10;

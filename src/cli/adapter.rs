@@ -73,9 +73,9 @@ impl AdapterCommand {
                 let pack = Pack::open(&pack)?;
                 let results = pack.run()?;
                 if json {
-                    terminal.json(&results, true)?
+                    terminal.json(&results, true)?;
                 } else {
-                    print(&results, terminal)?
+                    print(&results, terminal)?;
                 }
                 let bad = results.iter().filter(|result| !result.is_good()).count();
                 if bad > 0 {
@@ -123,7 +123,7 @@ impl Pack {
     /// A user's own. Its jq runs as it would in the service.
     fn at(path: &Path) -> anyhow::Result<Self> {
         let file = table_file(path);
-        let folder = file.parent().map_or_else(|| Path::new("."), |folder| folder);
+        let folder = file.parent().unwrap_or_else(|| Path::new("."));
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let table: PackTable =
             toml::from_str(&text).map_err(|error| anyhow!("{}: {}", file.display(), error.to_string().trim_end()))?;

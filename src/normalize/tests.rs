@@ -231,3 +231,37 @@ async fn no_poisoning_hides_the_malicious_event_from_a_sink_or_softens_what_stan
         assert!(record.finding_open, "{name}");
     }
 }
+
+/// An adapter that takes its time, as a user's jq may.
+struct Slow;
+
+impl Adapter for Slow {
+    fn provider(&self) -> &'static str {
+        "slow"
+    }
+
+    fn normalize(&self, _: &Delivery) -> Result<Vec<Result<Outcome, adapter::ItemError>>, adapter::NormalizeError> {
+        std::thread::sleep(BATCH_TIME_MAX / 2);
+        Err(adapter::NormalizeError::Field("jq: stopped".to_owned()))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_messages_hold_the_ledger_for_a_moment_at_a_time() {
+    let mut bench = Bench::new();
+    bench.normalizer.adapters.insert(source(), Arc::new(Slow));
+    let mut last = 0;
+    for _ in 0..7 {
+        last = bench.deliver(true, "{}").await;
+    }
+    let mut steps = 0;
+    while bench.ledger.head().borrow().sequence < last {
+        let began = Instant::now();
+        bench.normalizer.step().expect("reads");
+        assert!(began.elapsed() < BATCH_TIME_MAX * 4, "a step of {:?}", began.elapsed());
+        steps += 1;
+    }
+    assert!(steps >= 2, "{steps} steps");
+    assert_eq!(bench.ledger.reader().expect("opens").dead_letters(None, 100).expect("reads").len(), 7);
+    assert_eq!(bench.normalizer.step().expect("reads"), Step::Nothing);
+}

@@ -24,9 +24,8 @@ pub fn work() -> io::Result<()> {
     let mut socket = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let Some(script) = read_body(&mut socket)? else { return Ok(()) };
     let script: Script = serde_json::from_slice(&script)?;
-    let program = match Program::compile(script) {
-        Ok(program) => program,
-        Err(_) => return answer(&mut socket, Err(Refusal::Program("the expressions do not compile".to_owned()))),
+    let Ok(program) = Program::compile(script) else {
+        return answer(&mut socket, Err(Refusal::Program("the expressions do not compile".to_owned())));
     };
     answer(&mut socket, Ok(Vec::new()))?;
     while let Some(body) = read_body(&mut socket)? {

@@ -65,20 +65,29 @@ fn sns(root: Value<'_>) -> Result<Option<Messages>, Fault> {
     Ok(Some(vec![Ok(Message { content, envelope: value::read(root)? })]))
 }
 
+/// What an event turns out to be.
+enum Event {
+    Message(Message),
+    Handshake,
+    SomethingElse,
+}
+
 /// One event or a list of them; none if the first is something else.
-fn each<'d>(
-    root: Value<'d>,
-    read: impl Fn(Value<'d>) -> Result<Option<Option<Message>>, Fault>,
-) -> Result<Option<Messages>, Fault> {
+fn each<'d>(root: Value<'d>, read: impl Fn(Value<'d>) -> Result<Event, Fault>) -> Result<Option<Messages>, Fault> {
     if !root.is_list() {
-        return Ok(read(root)?.map(|message| message.into_iter().map(Ok).collect()));
+        return Ok(match read(root)? {
+            Event::Message(message) => Some(vec![Ok(message)]),
+            Event::Handshake => Some(Vec::new()),
+            Event::SomethingElse => None,
+        });
     }
     let mut messages = Vec::new();
     for (at, item) in root.list()?.enumerate() {
         match read(item) {
-            Ok(Some(message)) => messages.extend(message.map(Ok)),
-            Ok(None) if at == 0 => return Ok(None),
-            Ok(None) => messages.push(Err("not an event like those before it".to_owned())),
+            Ok(Event::Message(message)) => messages.push(Ok(message)),
+            Ok(Event::Handshake) => {}
+            Ok(Event::SomethingElse) if at == 0 => return Ok(None),
+            Ok(Event::SomethingElse) => messages.push(Err("not an event like those before it".to_owned())),
             Err(fault) => messages.push(Err(fault.words(item))),
         }
     }
@@ -86,26 +95,26 @@ fn each<'d>(
     Ok((!messages.is_empty() || root.list()?.next().is_some()).then_some(messages))
 }
 
-/// An event of Event Grid; none if this is something else, none within if it is a handshake.
-fn event_grid(event: Value<'_>) -> Result<Option<Option<Message>>, Fault> {
+/// An event of Event Grid.
+fn event_grid(event: Value<'_>) -> Result<Event, Fault> {
     if !event.is_object() {
-        return Ok(None);
+        return Ok(Event::SomethingElse);
     }
     let [kind, time, data] = event.fields_exactly(["eventType", "eventTime", "data"])?;
-    let (Some(kind), Some(_), Some(data)) = (kind, time, data) else { return Ok(None) };
+    let (Some(kind), Some(_), Some(data)) = (kind, time, data) else { return Ok(Event::SomethingElse) };
     if kind.text()?.starts_with("Microsoft.EventGrid.Subscription") {
-        return Ok(Some(None));
+        return Ok(Event::Handshake);
     }
-    Ok(Some(Some(Message { content: value::read(data)?, envelope: value::read(event)? })))
+    Ok(Event::Message(Message { content: value::read(data)?, envelope: value::read(event)? }))
 }
 
-/// A CloudEvent in structured mode; none if this is something else.
-fn cloud_event(event: Value<'_>) -> Result<Option<Option<Message>>, Fault> {
+/// A CloudEvent in structured mode.
+fn cloud_event(event: Value<'_>) -> Result<Event, Fault> {
     if !event.is_object() {
-        return Ok(None);
+        return Ok(Event::SomethingElse);
     }
     let [version, id, data, encoded] = event.fields_exactly(["specversion", "id", "data", "data_base64"])?;
-    let (Some(_), Some(_)) = (version, id) else { return Ok(None) };
+    let (Some(_), Some(_)) = (version, id) else { return Ok(Event::SomethingElse) };
     let content = match (data, encoded) {
         (Some(data), None) => value::read(data)?,
         (None, Some(encoded)) => {
@@ -115,5 +124,5 @@ fn cloud_event(event: Value<'_>) -> Result<Option<Option<Message>>, Fault> {
         }
         _ => return Err(event.missing("data")),
     };
-    Ok(Some(Some(Message { content, envelope: value::read(event)? })))
+    Ok(Event::Message(Message { content, envelope: value::read(event)? }))
 }

@@ -145,10 +145,10 @@ fn epoch(text: &str) -> Option<Timestamp> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let number: i128 = whole.parse::<u64>().ok()?.into();
     // Up to the year 5138 in each unit, and from 1973 on.
-    let unit: i128 = match number {
-        ..100_000_000_000 => 1_000_000_000,
-        ..100_000_000_000_000 => 1_000_000,
-        ..100_000_000_000_000_000 => 1_000,
+    let unit: i128 = match whole.trim_start_matches('0').len() {
+        ..=11 => 1_000_000_000,
+        12..=14 => 1_000_000,
+        15..=17 => 1_000,
         _ => 1,
     };
     let digits = &fraction[..fraction.len().min(9)];

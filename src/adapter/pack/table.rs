@@ -207,6 +207,8 @@ impl PackTable {
                 .chain(score)
                 .map(|(name, expression)| (name.to_owned(), expression))
                 .collect(),
+            // The verdict stands first, and without it nothing else matters.
+            needs_first: true,
         }
     }
 

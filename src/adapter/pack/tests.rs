@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -11,8 +12,11 @@ use serde_json::{Value as Json, json};
 use super::coerce::Scale;
 use super::shipped::SHIPPED;
 use super::*;
+use crate::adapter::items::ODD_ITEMS_MAX;
 use crate::adapter::jq::Program;
 use crate::adapter::tests::{any_json, delivery, pointers, without};
+use crate::event::sample;
+use crate::format::{Format, Style};
 
 fn expectations(pack: &Shipped) -> BTreeMap<String, Vec<Json>> {
     serde_json::from_str(pack.expected).unwrap_or_else(|error| panic!("{}: {error}", pack.name))
@@ -40,6 +44,55 @@ fn every_body_of_every_pack_becomes_what_it_has_to() {
             assert_eq!(differences, [], "{}/{name}", pack.name);
         }
     }
+}
+
+#[test]
+fn what_every_body_becomes_is_valid_ocsf() {
+    let schema = include_str!("../../../tests/schema/ocsf-1.8.0.strict.schema.json");
+    let schema = jsonschema::validator_for(&serde_json::from_str(schema).expect("JSON")).expect("a schema");
+    let mut checked = 0;
+    for pack in &SHIPPED {
+        for (name, body) in pack.bodies {
+            for outcome in normalize(shipped_adapter(pack.name).as_ref(), body).into_iter().flatten() {
+                let Ok(Outcome::Verdict(finding)) = outcome else { continue };
+                let mut event = sample::bare(finding.subject.id().clone(), finding.verdict);
+                event.finding = *finding;
+                let mut line = Vec::new();
+                Format::Ocsf.render(&event, &Style::new("relay.example.com"), &mut line);
+                let value: Json = serde_json::from_slice(&line).expect("JSON");
+                let errors: Vec<String> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
+                assert!(errors.is_empty(), "{}/{name}: {errors:?}", pack.name);
+                checked += 1;
+            }
+        }
+    }
+    assert!(checked > 60, "{checked}");
+}
+
+/// The packs with the most to ask, or that take lists apart. A debug build needs some twenty times as long as an optimized one.
+#[test]
+fn long_lists_end_in_bounded_time_and_few_outcomes() {
+    let bodies = [
+        format!("[{}1]", "1,".repeat(50_000)),
+        format!("{{\"data\":[{}{{}}]}}", "{},".repeat(12_000)),
+        format!("{{\"results\":[{}{{}}],\"tasks\":[{}{{}}]}}", "{},".repeat(12_000), "{},".repeat(12_000)),
+        format!(
+            "{{\"findings\":[{}\"a\"],\"checksum\":\"da39a3ee5e6b4b0d3255bfef95601890afd80709\"}}",
+            "\"a\",".repeat(50_000)
+        ),
+        "{}\n".repeat(12_000),
+        "{\"data\":{\"analysis\":{\"scores\":{\"verdict\":{\"threatLevel\":2}}}},\"status\":\"x\"}\n".repeat(1000),
+    ];
+    for name in ["anyrun", "reversinglabs", "scanii", "vmray", "vxcube"] {
+        for body in &bodies {
+            let began = Instant::now();
+            let outcomes = normalize(shipped_adapter(name).as_ref(), body.as_bytes()).unwrap_or_default();
+            assert!(outcomes.len() <= ODD_ITEMS_MAX + 1, "{name}: {}", outcomes.len());
+            assert!(began.elapsed().as_secs() < 10, "{name}: {:?} for {:.20}", began.elapsed(), body);
+        }
+    }
+    let error = normalize(shipped_adapter("vmray").as_ref(), bodies[1].as_bytes()).expect_err("too many").to_string();
+    assert_eq!(error, "jq: more than 10000 items in one message");
 }
 
 #[test]
@@ -175,11 +228,11 @@ fn plain() -> Pack {
         "correlation",
         "tlp",
     ];
-    let fields: String = names.iter().map(|name| format!("{name} = \".{name}\"\n")).collect();
+    let fields = names.map(|name| format!("{name} = \".{name}\"\n")).concat();
     adapter(&format!("class = '.class // \"verdict\"'\n[fields]\n{fields}[score]\nexpr = \".score\"\nmax = 10\n"))
 }
 
-fn plain_with(more: Json) -> Vec<Json> {
+fn plain_with(more: &Json) -> Vec<Json> {
     let mut body = json!({"verdict": "malicious", "sha256": EICAR});
     body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
     body.as_object_mut().expect("an object").retain(|_, value| *value != json!("absent"));
@@ -229,7 +282,7 @@ fn facts_are_read_however_platforms_write_them() {
         (json!({"class": "not_ready", "verdict": "absent"}), "class", json!("not_ready")),
         (json!({"class": "request"}), "class", json!("ignore")),
     ] {
-        let shown = plain_with(more.clone());
+        let shown = plain_with(&more);
         assert_eq!(shown[0].get(field).cloned().unwrap_or_default(), wanted, "{more}: {shown:?}");
     }
 }
@@ -271,7 +324,7 @@ fn odd_facts_are_named_and_never_quoted() {
         (json!({"class": 1}), "class: expected a text"),
         (json!({"families": {"a": canary}}), "families: expected a text or a number"),
     ] {
-        assert_eq!(plain_with(more.clone()), [json!({"class": "dead_letter", "reason": wanted})], "{more}");
+        assert_eq!(plain_with(&more), [json!({"class": "dead_letter", "reason": wanted})], "{more}");
     }
 }
 
@@ -467,6 +520,9 @@ proptest! {
 }
 
 fn read_all(text: &[u8]) {
+    static PROGRAM: LazyLock<Program> =
+        LazyLock::new(|| Program::compile(crate::adapter::jq::condition_script("k", "[., tostring]")).expect("jq"));
+
     let document = Document::read(text).expect("JSON");
     let value = document.root();
     let texts = [coerce::text(value), id(value), word(value)];
@@ -475,8 +531,6 @@ fn read_all(text: &[u8]) {
     for scale in [Scale { max: 1e-300, invert: true }, Scale { max: 1e300, invert: false }] {
         assert!(scale.risk(value).ok().flatten().is_none_or(|risk| risk <= 100));
     }
-    static PROGRAM: LazyLock<Program> =
-        LazyLock::new(|| Program::compile(crate::adapter::jq::condition_script("k", "[., tostring]")).expect("jq"));
     drop(PROGRAM.run(text));
 }
 

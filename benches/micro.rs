@@ -26,7 +26,7 @@ use sha2::Digest;
 
 use verdict_relay::adapter::{self, Adapter, AdapterName, Outcome};
 use verdict_relay::delivery::Delivery;
-use verdict_relay::event::{Activity, Event, Hash, Name, Position, Standing, uid_of};
+use verdict_relay::event::{Activity, Event, Hash, Name, Position, Standing, Topic, uid_of};
 use verdict_relay::format::rfc5424::Receiver;
 use verdict_relay::format::{Format, Style, hec};
 use verdict_relay::secret::{Key, Secret, SecretRef};
@@ -225,6 +225,7 @@ fn event(body: Vec<u8>) -> Result<Event, Box<dyn Error>> {
         standing: Standing::Latest,
         previous: None,
         replay: false,
+        topic: Topic::Verdict,
     })
 }
 

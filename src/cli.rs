@@ -10,6 +10,7 @@ mod check;
 mod completions;
 mod dead_letters;
 mod demo;
+mod keys;
 mod render;
 mod schema;
 mod send;
@@ -55,6 +56,7 @@ enum Command {
     Render(render::Render),
     Sources(sources::Sources),
     Sinks(sinks::Sinks),
+    Keys(keys::Keys),
     DeadLetters(dead_letters::DeadLetters),
     Store(store::Store),
     Schema(schema::Schema),
@@ -91,6 +93,7 @@ impl Cli {
             Command::Render(command) => command.run(&files, terminal),
             Command::Sources(command) => command.run(&files, terminal),
             Command::Sinks(command) => command.run(&files, terminal),
+            Command::Keys(command) => command.run(&files, terminal),
             Command::DeadLetters(command) => command.run(&files, terminal),
             Command::Store(command) => command.run(&files, terminal),
             Command::Schema(command) => command.run(terminal),

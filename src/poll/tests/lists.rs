@@ -12,6 +12,106 @@ async fn vile(platform: &Platform) -> Bench {
     Bench::new("vileanalyziz", &asked).await
 }
 
+const CAPE_REPORT: &str = include_str!("../../../tests/payloads/cape/report_trimmed.json");
+
+async fn cape(platform: &Platform) -> Bench {
+    let asked = json!({
+        "confirm": {"url": platform.url(), "key": "key", "timeout": "5s"},
+        "reconcile": {"every": "5m"},
+    });
+    Bench::new("cape", &asked).await
+}
+
+/// CAPE's report of a task, about a file of its own.
+fn cape_report(task: u64) -> String {
+    CAPE_REPORT.replace("\"id\": 1234", &format!("\"id\": {task}")).replace(SHA256, &format!("{task:064}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capes_tasks_are_listed_and_only_those_of_which_nothing_was_heard_are_fetched() {
+    let platform = Platform::start().await;
+    platform.on("/apiv2/tasks/list/100/0/", [ok(&json!({"data": [{"id": 3}, {"id": 2}, {"id": 1}]}))]);
+    platform.on("/apiv2/tasks/list/100/3/", [ok(&json!({"data": []}))]);
+    for task in 1..=3 {
+        platform.on(&format!("/report/{task}/"), [ok(&cape_report(task))]);
+    }
+    let analyzing = json!({"error": true, "error_value": "Task is still being analyzed"});
+    platform.on("/report/2/", [ok(&analyzing), ok(&cape_report(2))]);
+    let mut bench = cape(&platform).await;
+    // The callback of one of them came, and its report is fetched for that.
+    bench.deliver(How::Network, r#"{"task_id": 2}"#).await;
+    bench.settle();
+    bench.run_until(noon(), minutes(1)).await;
+    let events = bench.events();
+    assert_eq!((events.len(), bench.waiting()), (3, 0));
+    assert!(events.iter().all(|event| event.auth == Auth::Confirmed));
+    let asked = platform.asked();
+    let of = |part: &str| asked.iter().filter(|path| path.contains(part)).count();
+    assert_eq!((of("/report/1/"), of("/report/2/"), of("/report/3/"), of("/list/")), (1, 2, 1, 2), "{asked:?}");
+    assert_eq!(asked[0], "/apiv2/tasks/get/report/2/json/");
+    bench.restart().await;
+    let stored = bench.sequence();
+    bench.run_until(minutes(1), minutes(130)).await;
+    assert_eq!((bench.events().len(), bench.sequence()), (3, stored), "known over a restart and a deep round");
+    assert!(platform.asked().iter().all(|path| path.contains("/list/")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_failed_there_is_left_to_an_operator_at_once() {
+    let platform = Platform::start().await;
+    platform.on("/report/7/", [ok(&json!({"error": true, "error_value": "Task failed"}))]);
+    platform.on("/list/", [ok(&json!({"data": []}))]);
+    let mut bench = cape(&platform).await;
+    bench.deliver(How::Network, r#"{"task_id": 7}"#).await;
+    bench.settle();
+    bench.step(noon()).await;
+    assert_eq!((bench.waiting(), bench.letters().len()), (0, 1));
+    assert!(bench.letters()[0].reason.contains("the analysis failed there"), "{:?}", bench.letters());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn assemblylines_submission_is_one_event_by_webhook_and_by_list() {
+    let platform = Platform::start().await;
+    let webhook = include_str!("../../../tests/payloads/assemblyline/webhook_submission_completed.json");
+    let submission = serde_json::from_str::<Value>(webhook).expect("JSON")["submission"].clone();
+    let mut other = submission.clone();
+    other["sid"] = "5gYlVbCaMqM2UODrGrGiWG".into();
+    other["files"][0]["sha256"] = "a".repeat(64).into();
+    let item = |of: &Value| json!({"sid": of["sid"], "state": "completed"});
+    let list = json!({"api_response": {"items": [item(&other), item(&submission)], "total": 2, "offset": 0}});
+    platform.on("/api/v4/submission/list/group/ALL/", [ok(&list)]);
+    platform.on("/api/v4/submission/5gY", [ok(&json!({"api_response": other, "api_status_code": 200}))]);
+    platform.on("/api/v4/submission/4fX", [ok(&json!({"api_response": submission, "api_status_code": 200}))]);
+    let asked = json!({
+        "confirm": {"url": platform.url(), "key": "key", "user": "relay", "timeout": "5s"},
+        "reconcile": {"every": "5m"},
+    });
+    let mut bench = Bench::new("assemblyline", &asked).await;
+    bench.deliver(signed(), webhook).await;
+    bench.settle();
+    bench.run_until(noon(), minutes(20)).await;
+    let auths: Vec<_> = bench.events().iter().map(|event| event.auth.word()).collect();
+    assert_eq!((auths, bench.letters().len()), (vec!["signature", "confirmed"], 0));
+    let asked = platform.asked();
+    assert_eq!(asked.iter().filter(|path| !path.contains("/list/")).count(), 1, "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadefenders_unproven_callback_is_confirmed_by_its_id() {
+    let platform = Platform::start().await;
+    let infected = include_str!("../../../tests/payloads/metadefender/core_callback_infected_archive.json");
+    let pending = include_str!("../../../tests/payloads/metadefender/core_result_in_progress.json");
+    platform.on("/file/", [ok(pending), ok(infected)]);
+    let asked = json!({"confirm": {"url": platform.url(), "key": "key", "timeout": "5s"}});
+    let mut bench = Bench::new("metadefender", &asked).await;
+    bench.deliver(How::Network, infected).await;
+    bench.settle();
+    assert_eq!((bench.events().len(), bench.waiting()), (0, 1));
+    bench.run_until(noon(), minutes(1)).await;
+    assert!(!bench.events().is_empty() && bench.events().iter().all(|event| event.auth == Auth::Confirmed));
+    assert_eq!(platform.asked().len(), 2);
+}
+
 fn minutes(minutes: u64) -> Timestamp {
     after(noon(), Duration::from_mins(minutes))
 }

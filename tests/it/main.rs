@@ -14,6 +14,8 @@ mod peers;
 #[cfg(feature = "peers")]
 mod peers_answer;
 mod proofs;
+mod platform;
+mod poll;
 mod readme;
 mod service;
 #[cfg(feature = "peers")]

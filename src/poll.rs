@@ -157,10 +157,11 @@ impl Poller {
 
     /// Asks until `stop` says so.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<(), PollStopped> {
-        let mut wants = self.ledger.wants();
+        let (mut wants, mut keys) = (self.ledger.wants(), self.session.key_news());
         while !*stop.borrow_and_update() {
             // Before looking: a row may be put in between.
             wants.mark_unchanged();
+            keys.mark_unchanged();
             let next = tokio::select! {
                 next = self.step(Timestamp::now()) => next,
                 // Nothing is lost: what was asked is asked again.
@@ -174,6 +175,7 @@ impl Poller {
             tokio::select! {
                 () = tokio::time::sleep(wait.min(IDLE_MAX)) => {}
                 _ = wants.changed() => {}
+                _ = keys.changed() => {}
                 _ = stop.changed() => {}
             }
         }
@@ -185,6 +187,9 @@ impl Poller {
         self.clock = (now, Instant::now());
         let normalized = self.ledger.head().borrow().sequence;
         self.in_flight.retain(|_, sequence| *sequence > normalized);
+        if self.state.borrow().state == "auth_failed" && self.session.has_new_keys() {
+            self.rest_until = None;
+        }
         self.ask_for_late(now).await?;
         if self.rests(now).is_none() {
             self.ask_what_is_due(now).await?;

@@ -7,13 +7,15 @@
 //!
 //! Not here: reading secrets (`secret`), quotas (`quota`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::quota::{Quotas, Told};
-use crate::secret::{KeyRing, Secret, SecretRef};
+use crate::secret::{Key, KeyRing, Secret, SecretRef};
 
 /// How a key stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -52,6 +54,8 @@ pub struct KeyView {
 #[derive(Debug)]
 pub(super) struct Keys {
     ring: KeyRing,
+    /// What was last taken up.
+    seen: Arc<Vec<Key>>,
     pub(super) slots: Vec<Slot>,
 }
 
@@ -72,8 +76,8 @@ pub(super) struct Slot {
 }
 
 impl Keys {
-    pub(super) const fn new(ring: KeyRing) -> Self {
-        Self { ring, slots: Vec::new() }
+    pub(super) fn new(ring: KeyRing) -> Self {
+        Self { seen: ring.keys(), ring, slots: Vec::new() }
     }
 
     /// Reads the secrets again, for whoever was just refused.
@@ -81,9 +85,20 @@ impl Keys {
         self.ring.refresh().await;
     }
 
+    /// News of other values.
+    pub(super) fn news(&self) -> watch::Receiver<Arc<Vec<Key>>> {
+        self.ring.news()
+    }
+
+    /// Whether there are values that were not taken up.
+    pub(super) fn has_news(&self) -> bool {
+        !Arc::ptr_eq(&self.seen, &self.ring.keys())
+    }
+
     /// Takes up values that are new. One that replaces another stands before it.
     pub(super) fn sync(&mut self, now: Timestamp) {
         let live = self.ring.keys();
+        self.seen = live.clone();
         let mut slots = Vec::new();
         for key in live.iter() {
             let is_it = |slot: &Slot| slot.value.expose() == key.secret.expose() && slot.id == key.id;

@@ -5,9 +5,11 @@
 //! Not here: HTTP (`client`), what an answer means (`answer`), what is asked (`fetch`, `reconcile`, `virustotal`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use super::answer::{Answer, judge};
 use super::client::Client;
@@ -16,7 +18,7 @@ use super::keys::{KeyView, Keys};
 use super::platform::{Platform, Question, quotas};
 use super::quota::{Pool, Told, next_day};
 use crate::event::SourceId;
-use crate::secret::KeyRing;
+use crate::secret::{Key, KeyRing};
 use crate::telemetry::Metrics;
 
 /// Everything that questions share.
@@ -77,6 +79,22 @@ impl Session {
     /// How to wait until a refused or missing key may be there again.
     pub(super) fn next_probe(&self, now: Timestamp) -> Duration {
         self.keys.next_probe(now)
+    }
+
+    /// Reads the secrets again, as their ring does every few seconds.
+    #[cfg(test)]
+    pub(super) async fn refresh_keys(&self) {
+        self.keys.refresh().await;
+    }
+
+    /// News of other keys.
+    pub(super) fn key_news(&self) -> watch::Receiver<Arc<Vec<Key>>> {
+        self.keys.news()
+    }
+
+    /// Whether there are keys that were not tried.
+    pub(super) fn has_new_keys(&self) -> bool {
+        self.keys.has_news()
     }
 
     /// How each key stands.

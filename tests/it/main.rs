@@ -19,4 +19,6 @@ mod poll;
 mod readme;
 mod service;
 #[cfg(feature = "peers")]
+mod virustotal;
+#[cfg(feature = "peers")]
 mod way;

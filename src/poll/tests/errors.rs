@@ -98,6 +98,24 @@ async fn a_refused_key_is_left_at_once_and_tried_again_every_five_minutes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_value_of_a_refused_key_is_tried_at_once() {
+    let platform = Platform::start().await;
+    platform.on("/api/v3/files/", [ok(VT_FILE)]);
+    for key in ["key-of-more", "other-of-more"] {
+        platform.on_key(key, error(401, "WrongCredentialsError"));
+    }
+    let mut bench = waiting(&platform).await;
+    bench.step(noon()).await;
+    assert_eq!(bench.state().state, "auth_failed");
+    fs::write(bench.folder.path().join("other"), "fresh-value-with-more-than-24-bytes").expect("written");
+    bench.step(after(noon(), Duration::from_secs(1))).await;
+    assert_eq!(bench.events().len(), 0, "nobody has read it");
+    bench.poller.session.refresh_keys().await;
+    bench.step(after(noon(), Duration::from_secs(2))).await;
+    assert_eq!((bench.events().len(), bench.state().state), (1, "ok"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_privilege_changes_no_key() {
     let platform = Platform::start().await;
     platform.on("/api/v3/files/", [error(403, "ForbiddenError")]);

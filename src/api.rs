@@ -65,7 +65,7 @@ pub struct TokenConfig {
 pub enum Scope {
     /// Look at metrics, state and dead letters.
     Read,
-    /// Ask the gate (planned).
+    /// Announce an analysis that must report.
     Gate,
     /// Send files to a platform (planned).
     Submit,

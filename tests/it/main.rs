@@ -13,9 +13,9 @@ mod crash;
 mod peers;
 #[cfg(feature = "peers")]
 mod peers_answer;
-mod proofs;
 mod platform;
 mod poll;
+mod proofs;
 mod readme;
 mod service;
 #[cfg(feature = "peers")]

@@ -28,7 +28,7 @@ use verdict_relay::adapter::jq::{self, Evaluate, Program, Script, condition_scri
 use verdict_relay::adapter::pack::{Isolate, PackTable};
 use verdict_relay::adapter::{self, Adapter, AdapterName, Outcome};
 use verdict_relay::delivery::Delivery;
-use verdict_relay::event::{Activity, Event, Hash, Name, Position, Standing, uid_of};
+use verdict_relay::event::{Activity, Event, Hash, Name, Position, Standing, Topic, uid_of};
 use verdict_relay::format::rfc5424::Receiver;
 use verdict_relay::format::{Format, Style, hec};
 use verdict_relay::sandbox::Sandbox;
@@ -262,6 +262,7 @@ fn event(body: Vec<u8>) -> Result<Event, Box<dyn Error>> {
         standing: Standing::Latest,
         previous: None,
         replay: false,
+        topic: Topic::Verdict,
     })
 }
 

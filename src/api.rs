@@ -8,6 +8,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
@@ -19,9 +20,11 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::ops::{Operation, Ops, OpsError};
+use crate::adapter::FetchId;
+use crate::event::{Name, Sha256 as Sha256Hash};
+use crate::ops::{Operation, Ops, OpsError, Wanted};
 use crate::secret::{KeyRing, SecretRef};
-use crate::setting::Problem;
+use crate::setting::{Problem, Span};
 use crate::store::ledger::LedgerError;
 
 /// The private listener, as written.
@@ -62,7 +65,7 @@ pub struct TokenConfig {
 pub enum Scope {
     /// Look at metrics, state and dead letters.
     Read,
-    /// Ask the gate (planned).
+    /// Announce an analysis that must report.
     Gate,
     /// Send files to a platform (planned).
     Submit,
@@ -136,6 +139,8 @@ fn routes(app: &mut web::ServiceConfig) {
         .route("/openapi.json", web::get().to(openapi))
         .route("/v1/sinks", web::get().to(sinks))
         .route("/v1/sources", web::get().to(sources))
+        .route("/v1/keys", web::get().to(keys))
+        .route("/v1/expect", web::post().to(expect))
         .route("/v1/store", web::get().to(store))
         .route("/v1/dead-letters", web::get().to(dead_letters))
         .route("/v1/dead-letters/{id}", web::get().to(dead_letter))
@@ -187,6 +192,57 @@ async fn sinks(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse
 async fn sources(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
     api.allow(&request, Scope::Read)?;
     Ok(HttpResponse::Ok().json(json!({ "sources": api.ops.sources() })))
+}
+
+async fn keys(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    api.allow(&request, Scope::Read)?;
+    Ok(HttpResponse::Ok().json(json!({ "keys": api.ops.keys() })))
+}
+
+/// An analysis that must report.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expect {
+    source: Name,
+    /// The platform's id of the analysis.
+    analysis_id: Option<String>,
+    /// The file, where the id is not known.
+    sha256: Option<Sha256Hash>,
+    #[serde(default = "expect_within")]
+    within: Span,
+}
+
+const fn expect_within() -> Span {
+    Span(EXPECT_WITHIN)
+}
+
+/// How long an analysis may take where nobody says: as long as a gate waits.
+const EXPECT_WITHIN: Duration = Duration::from_mins(10);
+/// What `within` may be.
+const EXPECT_MIN: Duration = Duration::from_secs(1);
+const EXPECT_MAX: Duration = Duration::from_hours(24 * 7);
+
+async fn expect(api: web::Data<Api>, request: HttpRequest, body: web::Bytes) -> Result<HttpResponse, ApiError> {
+    api.allow(&request, Scope::Gate)?;
+    let Expect { source, analysis_id, sha256, within } = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::Invalid(format!("the body is not understood: {error}")))?;
+    let wanted = match (analysis_id, sha256) {
+        (Some(id), None) if is_analysis_id(&id) => Wanted::Id(id),
+        (Some(_), None) => {
+            return Err(ApiError::Invalid("an analysis_id has 1 to 256 of A-Z a-z 0-9 _ . = -".to_owned()));
+        }
+        (None, Some(hash)) => Wanted::Sha256(hash),
+        _ => return Err(ApiError::Invalid("name either analysis_id or sha256".to_owned())),
+    };
+    if !(EXPECT_MIN..=EXPECT_MAX).contains(&within.0) {
+        return Err(ApiError::Invalid("within is \"1s\" to \"7d\"".to_owned()));
+    }
+    let id = api.ops.expect(&source, wanted, within.0, Timestamp::now()).await?;
+    Ok(HttpResponse::Accepted().json(json!({ "id": id.to_string() })))
+}
+
+fn is_analysis_id(id: &str) -> bool {
+    FetchId::new("analysis", id).is_some()
 }
 
 async fn store(api: web::Data<Api>, request: HttpRequest) -> Result<HttpResponse, ApiError> {
@@ -304,6 +360,12 @@ enum ApiError {
     NotFound,
     #[error("{0}")]
     Conflict(String),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    Unprocessable(String),
+    #[error("{0}")]
+    TooMany(String),
     #[error("the journal does not take it now, try again: {0}")]
     Unavailable(String),
     #[error("the store cannot be read; the log says why")]
@@ -322,6 +384,8 @@ impl From<OpsError> for ApiError {
         match error {
             OpsError::Unknown => Self::NotFound,
             OpsError::SinkRemoved => Self::Conflict(error.to_string()),
+            OpsError::UnknownSource | OpsError::Unpollable(_) => Self::Unprocessable(error.to_string()),
+            OpsError::TooMany => Self::TooMany(error.to_string()),
             OpsError::Journal(error) => Self::Unavailable(error.to_string()),
             OpsError::Ledger(error) => error.into(),
         }
@@ -335,6 +399,9 @@ impl ResponseError for ApiError {
             Self::Forbidden | Self::Foreign => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -349,7 +416,7 @@ impl ResponseError for ApiError {
             "detail": self.to_string(),
         });
         let mut answer = HttpResponse::build(status);
-        if matches!(self, Self::Unavailable(_)) {
+        if matches!(self, Self::Unavailable(_) | Self::TooMany(_)) {
             answer.insert_header(("Retry-After", "5"));
         }
         answer.insert_header((CONTENT_TYPE, "application/problem+json")).body(problem.to_string())

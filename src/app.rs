@@ -24,8 +24,9 @@ use crate::config::{Plan, SourcePlan};
 use crate::deliver::{Condition, Deliverer, Parts, State};
 use crate::event::{Name, SourceId};
 use crate::format::Style;
-use crate::normalize::Normalizer;
-use crate::ops::Ops;
+use crate::normalize::{Normalizer, Reading};
+use crate::ops::{Ops, PollHandle};
+use crate::poll::{self, PollPlan, PollState, Poller};
 use crate::receive::{self, Receiver, ReceiverPlan, ServerTls, Source};
 use crate::sandbox::Sandbox;
 use crate::secret::{KeyRing, SecretRef};
@@ -36,6 +37,7 @@ use crate::store::keeper::Keeper;
 use crate::store::ledger::Ledger;
 use crate::telemetry::Metrics;
 use crate::trust::Trust;
+use crate::verify::Scheme;
 
 /// Which loops this process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,15 +84,7 @@ impl App {
         let (mut loops, mut background) = (JoinSet::new(), JoinSet::new());
         let mut secrets = Vec::new();
 
-        let mut adapters: HashMap<SourceId, Arc<dyn Adapter>> = HashMap::new();
-        let (mut live_sources, mut source_kinds) = (Vec::new(), BTreeMap::new());
-        for source in sources {
-            let keys =
-                open_keys(source.secrets.clone(), source.allow_short_secret, &mut secrets, &mut background).await;
-            source_kinds.insert(source.id.clone(), source.kind());
-            live_sources.push(live_source(&source, keys, &metrics));
-            adapters.insert(source.id, source.adapter);
-        }
+        let sources = Sources::open(sources, &metrics, &mut secrets, &mut background).await;
         let sink_names: Vec<Name> = sinks.iter().map(|(name, _)| name.clone()).collect();
         let mut states = BTreeMap::new();
         for (name, sink) in sinks {
@@ -104,12 +98,17 @@ impl App {
             }
         }
         // After the sinks have their cursors: a new one that begins "now" gets what a crash left to normalize.
+        let mut polls = BTreeMap::new();
         if roles.normalize {
+            for asked in sources.asked {
+                let source = asked.id.clone();
+                polls.insert(source, asked.start(&journal, &ledger, &metrics, &stopped, &mut loops)?);
+            }
             let normalizer = Normalizer {
                 reader: journal.reader(ledger.head().borrow().sequence),
                 durable: journal.durable(),
                 ledger: ledger.clone(),
-                adapters,
+                sources: sources.readings,
                 metrics: metrics.clone(),
                 waiting: Vec::new(),
             };
@@ -140,7 +139,8 @@ impl App {
             journal: journal.clone(),
             ledger,
             sinks: states,
-            sources: source_kinds,
+            sources: sources.kinds,
+            polls,
             secrets,
             metrics: metrics.clone(),
             ready: ready_seen.clone(),
@@ -160,7 +160,7 @@ impl App {
             failed,
         };
         if roles.receive {
-            let live = Arc::new(Receiver::new(&receiver, live_sources, journal, metrics, ready_seen));
+            let live = Arc::new(Receiver::new(&receiver, sources.live, journal, metrics, ready_seen));
             app.bind_receiver(&receiver, live, tls)?;
         }
         Ok(app)
@@ -239,6 +239,75 @@ impl App {
     }
 }
 
+/// The sources of the config, each for whom it concerns.
+#[derive(Default)]
+struct Sources {
+    /// For the receiver.
+    live: Vec<Source>,
+    /// For normalize.
+    readings: HashMap<SourceId, Reading>,
+    /// For operators: the platform, and how it is proven in a word.
+    kinds: BTreeMap<SourceId, (String, &'static str)>,
+    /// Those whose platform is asked.
+    asked: Vec<AskedSource>,
+}
+
+/// A source whose platform is asked.
+struct AskedSource {
+    id: SourceId,
+    plan: PollPlan,
+    keys: KeyRing,
+    adapter: Arc<dyn Adapter>,
+}
+
+impl Sources {
+    async fn open(
+        plans: Vec<SourcePlan>,
+        metrics: &Metrics,
+        secrets: &mut Vec<KeyRing>,
+        background: &mut JoinSet<()>,
+    ) -> Self {
+        let mut sources = Self::default();
+        for plan in plans {
+            let keys = open_keys(plan.secrets.clone(), plan.allow_short_secret, secrets, background).await;
+            // To the receiver a source whose results are only fetched is none.
+            if !matches!(plan.scheme, Scheme::Closed) {
+                sources.live.push(live_source(&plan, keys, metrics));
+            }
+            sources.kinds.insert(plan.id.clone(), plan.kind());
+            let SourcePlan { id, adapter, poll, .. } = plan;
+            let (asks, remembers) = (poll.is_some(), poll.as_ref().is_some_and(PollPlan::remembers));
+            sources.readings.insert(id.clone(), Reading { adapter: adapter.clone(), asks, remembers });
+            if let Some(plan) = poll {
+                let keys = open_keys(plan.secrets(), true, secrets, background).await;
+                sources.asked.push(AskedSource { id, plan, keys, adapter });
+            }
+        }
+        sources
+    }
+}
+
+impl AskedSource {
+    /// Starts the loop that asks.
+    fn start(
+        self,
+        journal: &Arc<DiskJournal>,
+        ledger: &Arc<Ledger>,
+        metrics: &Arc<Metrics>,
+        stopped: &watch::Receiver<bool>,
+        loops: &mut JoinSet<anyhow::Result<&'static str>>,
+    ) -> anyhow::Result<PollHandle> {
+        let Self { id: source, plan, keys, adapter } = self;
+        let (state, seen) = watch::channel(PollState::default());
+        let handle = PollHandle { state: seen, asks_by_hash: plan.can_ask_by_hash() };
+        let (journal, ledger, metrics) = (journal.clone(), ledger.clone(), metrics.clone());
+        let parts = poll::Parts { source, plan, keys, adapter, journal, ledger, metrics, state };
+        let (poller, stopped) = (Poller::new(parts, Timestamp::now())?, stopped.clone());
+        loops.spawn(async move { poller.run(stopped).await.context("poll").map(|()| "poll") });
+        Ok(handle)
+    }
+}
+
 /// Longest wait for the loops to end: a sink has five seconds to flush.
 const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(8);
 
@@ -246,6 +315,11 @@ const DRAIN_MAX: std::time::Duration = std::time::Duration::from_secs(8);
 pub fn certificate_expiry(receiver: &ReceiverPlan) -> anyhow::Result<Option<Timestamp>> {
     let tls = receiver.tls.clone().map(ServerTls::open).transpose()?;
     Ok(tls.map(|tls| tls.expires_at()))
+}
+
+/// What a platform says to each of our keys, for `check --online`.
+pub async fn probe_keys(plan: &PollPlan, keys: &KeyRing) -> Vec<(SecretRef, Result<String, String>)> {
+    poll::probe(plan, keys, Timestamp::now()).await
 }
 
 fn ended_early(ended: Result<anyhow::Result<&'static str>, tokio::task::JoinError>) -> anyhow::Error {

@@ -12,6 +12,7 @@ mod completions;
 mod dead_letters;
 mod demo;
 mod jq_worker;
+mod keys;
 mod render;
 mod schema;
 mod send;
@@ -58,6 +59,7 @@ enum Command {
     Adapter(adapter::AdapterCommand),
     Sources(sources::Sources),
     Sinks(sinks::Sinks),
+    Keys(keys::Keys),
     DeadLetters(dead_letters::DeadLetters),
     Store(store::Store),
     Schema(schema::Schema),
@@ -97,6 +99,7 @@ impl Cli {
             Command::Adapter(command) => command.run(terminal),
             Command::Sources(command) => command.run(&files, terminal),
             Command::Sinks(command) => command.run(&files, terminal),
+            Command::Keys(command) => command.run(&files, terminal),
             Command::DeadLetters(command) => command.run(&files, terminal),
             Command::Store(command) => command.run(&files, terminal),
             Command::Schema(command) => command.run(terminal),

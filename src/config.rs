@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,12 +19,15 @@ use crate::adapter::{self, Adapter, AdapterName};
 use crate::api::{ApiConfig, ApiPlan};
 use crate::delivery::Coding;
 use crate::event::{Name, SourceId};
+use crate::poll::{Asked, ConfirmConfig, PollConfig, ReconcileConfig};
 use crate::receive::{RateLimit, ReceiverConfig, ReceiverPlan};
 use crate::secret::SecretRef;
 use crate::setting::{Problem, Size, Span};
 use crate::sink::{SinkConfig, SinkPlan};
 use crate::trust::{Publisher, TrustPlan};
 use crate::verify::{GridProof, Scheme, VerifyConfig};
+
+pub use crate::poll::PollPlan;
 
 mod adapter_of;
 
@@ -123,7 +127,7 @@ impl Default for StoreConfig {
     }
 }
 
-const DAY: std::time::Duration = std::time::Duration::from_hours(24);
+const DAY: Duration = Duration::from_hours(24);
 
 /// A source, as written.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -134,24 +138,21 @@ pub struct SourceConfig {
     /// Settings of the adapter.
     #[serde(default)]
     pub options: adapter::Options,
-    /// How its messages are proven.
+    /// How its messages are proven; may be left out where its results are fetched (`reconcile`, `poll`).
     #[serde(default)]
     pub verify: Option<VerifyConfig>,
     /// Most proven requests; none by default.
     #[serde(default)]
     pub rate_limit: Option<RateLimit>,
-    /// Planned: fetching the report that a callback points to.
+    /// Fetching the report that a callback points to, or that nothing proves.
     #[serde(default)]
-    #[schemars(skip)]
-    pub confirm: Option<serde_json::Value>,
-    /// Planned: finding analyses whose callback was lost.
+    pub confirm: Option<ConfirmConfig>,
+    /// Finding finished analyses whose callback was lost.
     #[serde(default)]
-    #[schemars(skip)]
-    pub reconcile: Option<serde_json::Value>,
-    /// Planned: polling the platform's API.
+    pub reconcile: Option<ReconcileConfig>,
+    /// Polling VirusTotal.
     #[serde(default)]
-    #[schemars(skip)]
-    pub poll: Option<serde_json::Value>,
+    pub poll: Option<PollConfig>,
     /// Planned: sending files to the platform.
     #[serde(default)]
     #[schemars(skip)]
@@ -233,8 +234,10 @@ pub struct SourcePlan {
     pub codings: Vec<Coding>,
     /// Most proven requests.
     pub rate_limit: Option<RateLimit>,
-    /// As written, for `check`: what to enter at the sender.
-    pub verify: VerifyConfig,
+    /// As written, for `check`: what to enter at the sender; none where no message is taken.
+    pub verify: Option<VerifyConfig>,
+    /// How its platform is asked, if it is.
+    pub poll: Option<PollPlan>,
 }
 
 impl SourcePlan {
@@ -313,7 +316,7 @@ impl Config {
         let loopback = receiver.as_ref().is_some_and(|receiver| receiver.listen.ip().is_loopback());
         let mut sources = Vec::new();
         for (name, source) in self.sources {
-            match source.plan(&name, loopback) {
+            match source.plan(&name, loopback, self.store.dedup.0) {
                 Ok(source) => sources.push(source),
                 Err(found) => problems.extend(found),
             }
@@ -359,15 +362,10 @@ impl Config {
 }
 
 impl SourceConfig {
-    fn plan(self, name: &str, loopback: bool) -> Result<SourcePlan, Vec<Problem>> {
+    fn plan(self, name: &str, loopback: bool, dedup: Duration) -> Result<SourcePlan, Vec<Problem>> {
         let key = format!("sources.{name}");
         let mut problems = Vec::new();
-        let planned = [
-            ("confirm", &self.confirm),
-            ("reconcile", &self.reconcile),
-            ("poll", &self.poll),
-            ("submit", &self.submit),
-        ];
+        let planned = [("submit", &self.submit)];
         for (field, value) in planned {
             if value.is_some() {
                 problems.push(Problem::new(format!("{key}.{field}"), "planned, and not built yet: remove this key"));
@@ -375,21 +373,44 @@ impl SourceConfig {
         }
         let id = kept(name.parse::<Name>().map_err(|error| Problem::new(&key, error.to_string())), &mut problems);
         let adapter = self.plan_adapter(&key, name).map_err(|found| problems.extend(found)).ok();
+        let is_asked = self.confirm.is_some() || self.reconcile.is_some() || self.poll.is_some();
+        let asked = Asked { confirm: self.confirm, reconcile: self.reconcile, poll: self.poll };
+        let poll = asked.plan(&key, &self.adapter.0, dedup).map_err(|found| problems.extend(found)).ok();
         let scheme = if let Some(verify) = &self.verify {
             kept(verify.plan(&format!("{key}.verify"), loopback), &mut problems)
+        } else if is_asked {
+            Some(Scheme::Closed)
         } else {
-            let words = "say how its messages are proven, like { scheme = \"hmac\", preset = \"standard-webhooks\", secrets = [\"env:SECRET\"] }";
+            let words = "say how its messages are proven, like { scheme = \"hmac\", preset = \"standard-webhooks\", secrets = [\"env:SECRET\"] }, or how its platform is asked (confirm, reconcile, poll)";
             problems.push(Problem::new(format!("{key}.verify"), words));
             None
         };
         let limit = self.rate_limit.map(|limit| limit.plan(&format!("{key}.rate_limit"))).transpose();
         let rate_limit = kept(limit, &mut problems);
-        match (id, adapter, scheme, self.verify, rate_limit) {
-            (Some(id), Some(adapter), Some(scheme), Some(verify), Some(rate_limit)) if problems.is_empty() => {
-                let trust = trust_plan(&scheme, &verify, &key)?;
-                let (secrets, codings) = (verify.references(), verify.codings());
-                let allow_short_secret = verify.allow_short_secret;
-                Ok(SourcePlan { id, adapter, scheme, secrets, allow_short_secret, trust, codings, rate_limit, verify })
+        let verify = self.verify;
+        let trust = match (&scheme, &verify) {
+            (Some(scheme), Some(verify)) => {
+                trust_plan(scheme, verify, &key).map_err(|found| problems.extend(found)).unwrap_or_default()
+            }
+            _ => None,
+        };
+        match (id, adapter, scheme, poll, rate_limit) {
+            (Some(id), Some(adapter), Some(scheme), Some(poll), Some(rate_limit)) if problems.is_empty() => {
+                let secrets = verify.as_ref().map_or_else(Vec::new, VerifyConfig::references);
+                let codings = verify.as_ref().map_or_else(Vec::new, VerifyConfig::codings);
+                let allow_short_secret = verify.as_ref().is_some_and(|verify| verify.allow_short_secret);
+                Ok(SourcePlan {
+                    id,
+                    adapter,
+                    scheme,
+                    secrets,
+                    allow_short_secret,
+                    trust,
+                    codings,
+                    rate_limit,
+                    verify,
+                    poll,
+                })
             }
             _ => Err(problems),
         }

@@ -8,15 +8,18 @@
 //! Not here: how a proof is checked (`verify`), frames and checksums (`store/journal`), decompression (`delivery/coding`).
 
 mod coding;
+mod expectation;
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::FetchId;
 use crate::event::{Auth, SourceId};
 use crate::verify::{How, Proven};
 
 pub use self::coding::{Coding, Undecoded};
+pub use self::expectation::{Expectation, Wanted};
 
 /// One message of a source, byte for byte as it was signed, with how it was proven.
 #[derive(Debug, Clone)]
@@ -53,6 +56,21 @@ pub struct Evidence {
     /// Headers that the source's adapter declares to need, lower-case names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+    /// The report that this is, where we fetched one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch: Option<FetchId>,
+    /// How far a stream of the platform is read with this, where it is a page of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+}
+
+/// How far a stream was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Which stream of the source (`ioc_stream`).
+    pub stream: String,
+    /// Where to go on, as the loop that reads it understands it.
+    pub value: String,
 }
 
 impl Delivery {
@@ -162,6 +180,8 @@ mod tests {
             content_type: None,
             coding: None,
             headers: vec![("x-a".to_owned(), "b".to_owned())],
+            fetch: FetchId::new("task", "1234"),
+            mark: Some(Mark { stream: "ioc_stream".to_owned(), value: "1".to_owned() }),
         };
         let source: SourceId = "portal".parse().expect("a name");
         let delivery = Delivery {

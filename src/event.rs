@@ -5,6 +5,8 @@
 //!
 //! Not here: how a payload is read (`adapter`), how an event looks to a receiver (`format`).
 
+mod topic;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256 as Sha256Hasher};
+
+pub use topic::{Topic, overdue_uid};
 
 /// What the analysis found, in order of severity: the worst of two verdicts is their `max`.
 ///
@@ -655,6 +659,9 @@ pub struct Event {
     /// Whether an operator sent it again (redrive or replay).
     #[serde(default, skip_serializing_if = "is_false")]
     pub replay: bool,
+    /// What it tells.
+    #[serde(default, skip_serializing_if = "Topic::is_verdict")]
+    pub topic: Topic,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]

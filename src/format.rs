@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
-    Activity, DETECTIONS_MAX, Event, Finding, LIST_MAX, Md5, Sha1, Sha256, Subject, SubjectId, TEXT_BYTES_MAX,
+    Activity, DETECTIONS_MAX, Event, Finding, LIST_MAX, Md5, Sha1, Sha256, Subject, SubjectId, TEXT_BYTES_MAX, Topic,
     URL_BYTES_MAX, Verdict,
 };
 
@@ -224,9 +224,11 @@ struct Severity {
 }
 
 impl Severity {
-    fn of(finding: &Finding) -> &'static Self {
-        match finding.verdict {
-            Verdict::Malicious if spreads_or_destroys(finding) => &CRITICAL,
+    fn of(event: &Event) -> &'static Self {
+        match event.finding.verdict {
+            // Nobody knows what the analysis would have said, as with one that failed.
+            _ if event.topic == Topic::Overdue => &LOW,
+            Verdict::Malicious if spreads_or_destroys(&event.finding) => &CRITICAL,
             Verdict::Malicious => &HIGH,
             Verdict::Suspicious => &MEDIUM,
             Verdict::Pua | Verdict::Error => &LOW,
@@ -289,6 +291,24 @@ const fn disposition(verdict: Verdict) -> Code {
     }
 }
 
+/// The platform's id of an analysis that is awaited and of which nothing else is known.
+fn awaited_id(event: &Event) -> Option<&str> {
+    match event.finding.subject.id() {
+        SubjectId::Message(id) if event.topic == Topic::Overdue => Some(id),
+        _ => None,
+    }
+}
+
+/// What the event is about, in one word.
+fn kind(event: &Event) -> &'static str {
+    if awaited_id(event).is_some() { "analysis" } else { event.finding.subject.kind() }
+}
+
+/// Whether there is no verdict where there should be one.
+fn is_failure(event: &Event) -> bool {
+    event.finding.verdict == Verdict::Error || event.topic == Topic::Overdue
+}
+
 /// Whether the event calls for attention: a finding that is open.
 const fn is_alert(event: &Event) -> bool {
     matches!(event.activity, Activity::Create | Activity::Update)
@@ -332,6 +352,11 @@ impl fmt::Display for Summary<'_> {
         let Self(event, keep) = *self;
         let finding = &event.finding;
         let label = finding.subject.label();
+        if event.topic == Topic::Overdue {
+            let reason = finding.reason.as_deref().unwrap_or("no report");
+            let (provider, label) = (keep.text(&event.provider), keep.text(&label));
+            return write!(f, "{provider}: the analysis of {label} is overdue ({})", keep.text(reason));
+        }
         write!(f, "{}: {} verdict for {}", keep.text(&event.provider), finding.verdict, keep.text(&label))?;
         match (finding.engines, finding.hits, finding.score) {
             (Some(engines), hits, Some(score)) => write!(f, " ({hits}/{engines} engines, score {score})")?,

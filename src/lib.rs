@@ -9,6 +9,8 @@
 //! 5. [`deliver`]: one loop a sink reads on from its cursor, takes what its [`route`] wants, has it written in a [`mod@format`], hands it to
 //!    the [`sink`], and moves the cursor when the receiver has taken it. What a receiver refuses alone becomes a dead letter.
 //!
+//! What a message only points to, or what no message told, [`poll`] asks the platform for, and appends at step 3.
+//!
 //! Around that way: [`config`] and [`setting`] say what there is, [`app`] puts the parts together, [`ops`] and [`api`] answer
 //! operators, [`telemetry`] counts, [`cli`] is the command line, [`backoff`] and [`tls`] serve the sinks, [`sandbox`] runs what users wrote in jq.
 //!
@@ -41,6 +43,7 @@ pub mod verify;
 // The loops, in the order an event meets them.
 pub mod deliver;
 pub mod normalize;
+pub mod poll;
 pub mod receive;
 
 // The edges.

@@ -4,7 +4,11 @@
 //! repeats a batch and never half of it; the outcome depends on the journal alone, so a lost ledger comes back the same; one odd
 //! item becomes one dead letter and its neighbours go on.
 //!
-//! Not here: what a payload means (`adapter`), which record is the latest (`ranking`), delivery.
+//! Not here: what a payload means (`adapter`), which record is the latest (`ranking`), what has to be asked of a platform
+//! (`normalize/pointers`, `normalize/expectations`), delivery.
+
+mod expectations;
+mod pointers;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,14 +23,18 @@ use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::Instant;
 
-use crate::adapter::{Adapter, Outcome};
-use crate::delivery::Delivery;
-use crate::event::{Auth, Event, Finding, Hash, Name, Position, Sha256, SourceId, shorten, uid_by_position, uid_of};
+use crate::adapter::{Adapter, FetchId, NormalizeError, Outcome};
+use crate::delivery::{Delivery, Expectation, Mark};
+use crate::event::{
+    Auth, Event, Finding, Hash, Name, Position, Sha256, SourceId, Topic, shorten, uid_by_position, uid_of,
+};
 use crate::ranking::{self, Candidate, Record as Latest};
 use crate::store::journal::Reader;
 use crate::store::ledger::{DeadLetter, Ledger, LedgerError, Stage, Transaction};
 use crate::store::{Kind, Record};
 use crate::telemetry::Metrics;
+
+pub use pointers::Reading;
 
 /// The loop's parts.
 pub struct Normalizer {
@@ -36,8 +44,8 @@ pub struct Normalizer {
     pub durable: watch::Receiver<u64>,
     /// Where events go.
     pub ledger: Arc<Ledger>,
-    /// The adapter of every source.
-    pub adapters: HashMap<SourceId, Arc<dyn Adapter>>,
+    /// How every source is read.
+    pub sources: HashMap<SourceId, Reading>,
     /// Where the counts go.
     pub metrics: Arc<Metrics>,
     /// A batch that the ledger had no room for.
@@ -140,27 +148,30 @@ impl Normalizer {
     fn read(&self, record: &Record) -> Read {
         let meaning = match record.kind {
             Kind::Operator => Meaning::Operator(serde_json::from_slice(&record.stored).ok()),
-            Kind::Delivery => Meaning::Delivery(self.interpret(&record.source, record.at, record.stored.clone())),
+            Kind::Delivery => {
+                Meaning::Delivery(Box::new(self.interpret(&record.source, record.at, record.stored.clone())))
+            }
+            Kind::Expect => Meaning::Expect(record.source.clone(), expectations::read(&record.stored)),
         };
         Read { sequence: record.sequence, at: record.at, meaning }
     }
 
     /// Runs the adapter of the source. A panic in it is a fault of ours, and costs this message only.
     fn interpret(&self, source: &SourceId, received_at: Timestamp, stored: Bytes) -> Message {
-        let mut message = Message { source: source.clone(), received_at, stored, read: Err(String::new()), raw: None };
+        let mut message = Message::unread(source.clone(), received_at, stored);
         let delivery = match Delivery::from_stored(source.clone(), received_at, &message.stored) {
             Ok(delivery) => delivery,
             Err(error) => return Message { read: Err(error.to_string()), ..message },
         };
-        let Some(adapter) = self.adapters.get(source) else {
+        message.fetched.clone_from(&delivery.evidence().fetch);
+        message.mark.clone_from(&delivery.evidence().mark);
+        let Some(reading) = self.sources.get(source) else {
             let reason = format!("source \"{source}\" is not in the config any more; add it again and redrive");
             return Message { read: Err(reason), ..message };
         };
-        let run = catch_unwind(AssertUnwindSafe(|| adapter.normalize(&delivery)));
-        message.read = match run {
-            Ok(Ok(outcomes)) => {
-                Ok(outcomes.into_iter().map(|outcome| outcome.map_err(|error| error.to_string())).collect())
-            }
+        let adapter = reading.adapter.as_ref();
+        message.read = match catch_unwind(AssertUnwindSafe(|| Item::all(adapter, &delivery))) {
+            Ok(Ok(items)) => Ok(items),
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the adapter failed on this message; this is a fault of ours, please report it".to_owned()),
         };
@@ -170,13 +181,18 @@ impl Normalizer {
             auth: delivery.auth(),
             sha256,
             size: delivery.body().len() as u64,
+            asks: reading.asks,
+            remembers: reading.remembers,
         });
         message
     }
 
     fn apply(&self, transaction: &mut Transaction<'_>, read: Read, tally: &mut Tally) -> Result<(), LedgerError> {
         let operation = match read.meaning {
-            Meaning::Delivery(message) => return apply_message(transaction, read.sequence, message, tally),
+            Meaning::Delivery(message) => return apply_message(transaction, read.sequence, *message, tally),
+            Meaning::Expect(ref source, ref expectation) => {
+                return self.apply_expectation(transaction, &read, source, expectation.as_ref());
+            }
             Meaning::Operator(ref operation) => operation,
         };
         match operation {
@@ -191,6 +207,7 @@ impl Normalizer {
             Some(Operation::Redrive { id }) => match transaction.dead_letter(id)? {
                 None => Ok(()),
                 Some(letter) if letter.stage == Stage::Deliver => redrive_event(transaction, read.sequence, &letter),
+                Some(letter) if letter.stage == Stage::Fetch => pointers::redrive(transaction, &read, &letter),
                 Some(letter) => self.redrive_message(transaction, &read, letter, tally),
             },
         }
@@ -247,8 +264,10 @@ struct Read {
 }
 
 enum Meaning {
-    Delivery(Message),
+    Delivery(Box<Message>),
     Operator(Option<Operation>),
+    /// The source it is about, and what it says; none if it is not readable.
+    Expect(SourceId, Option<Expectation>),
 }
 
 /// One message and what its adapter made of it.
@@ -257,8 +276,38 @@ struct Message {
     received_at: Timestamp,
     stored: Bytes,
     /// The items in order, or why the whole message could not be read.
-    read: Result<Vec<Result<Outcome, String>>, String>,
+    read: Result<Vec<Result<Item, String>>, String>,
     raw: Option<Raw>,
+    /// The report that it is, where we fetched it.
+    fetched: Option<FetchId>,
+    /// How far a stream is read with it.
+    mark: Option<Mark>,
+}
+
+impl Message {
+    fn unread(source: SourceId, received_at: Timestamp, stored: Bytes) -> Self {
+        Self { source, received_at, stored, read: Err(String::new()), raw: None, fetched: None, mark: None }
+    }
+}
+
+/// One item of a message, and under which id the platform keeps its report.
+struct Item {
+    outcome: Outcome,
+    report: Option<FetchId>,
+}
+
+impl Item {
+    fn all(adapter: &dyn Adapter, delivery: &Delivery) -> Result<Vec<Result<Self, String>>, NormalizeError> {
+        let item = |outcome: Outcome| {
+            let report = match &outcome {
+                Outcome::Verdict(finding) => adapter.fetch_of(finding),
+                _ => None,
+            };
+            Self { outcome, report }
+        };
+        let outcomes = adapter.normalize(delivery)?.into_iter();
+        Ok(outcomes.map(|outcome| outcome.map(item).map_err(|error| error.to_string())).collect())
+    }
 }
 
 /// Facts about the raw message that every event of it carries.
@@ -268,6 +317,10 @@ struct Raw {
     auth: Auth,
     sha256: Sha256,
     size: u64,
+    /// Whether the platform can be asked for a report.
+    asks: bool,
+    /// Whether it is of use to know which reports were read.
+    remembers: bool,
 }
 
 /// Applies a message; what is odd in it becomes one dead letter that keeps the whole message.
@@ -307,28 +360,37 @@ fn apply_items(
     let read = std::mem::replace(&mut message.read, Ok(Vec::new()));
     let items = read.unwrap_or_else(|reason| vec![Err(reason)]);
     let mut odd = Vec::new();
+    let mut waits = !items.is_empty();
     for (index, item) in (0..).zip(items) {
+        let position = Position::new(sequence, index);
+        waits &= matches!(item, Ok(Item { outcome: Outcome::NotReady, .. }));
         match item {
-            Ok(Outcome::Verdict(finding)) => {
-                let position = Position::new(sequence, index);
-                apply_finding(transaction, position, &message, *finding, redriven, tally)?;
+            Ok(Item { outcome: Outcome::Verdict(finding), report }) => {
+                // What nothing proves is only a hint at a report that we can fetch ourselves.
+                let to_confirm = report.clone().filter(|_| message.is_hearsay());
+                if let Some(id) = to_confirm {
+                    odd.extend(pointers::put(transaction, position, &message, id, tally)?.map(|words| (index, words)));
+                } else {
+                    pointers::note(transaction, &message, &finding, report)?;
+                    apply_finding(transaction, position, &message, *finding, redriven, tally)?;
+                }
             }
-            Ok(Outcome::NotReady | Outcome::Job | Outcome::Request | Outcome::Ignore) => {
+            Ok(Item { outcome: Outcome::NotReady | Outcome::Job | Outcome::Request | Outcome::Ignore, .. }) => {
                 tally.delivery(&message.source, "ignored");
             }
-            Ok(Outcome::Pointer(_)) => odd.push((index, POINTER.to_owned())),
+            Ok(Item { outcome: Outcome::Pointer(id), .. }) => {
+                odd.extend(pointers::put(transaction, position, &message, id, tally)?.map(|words| (index, words)));
+            }
             Err(reason) => odd.push((index, reason)),
         }
     }
+    pointers::settle(transaction, &message, waits)?;
     for _ in &odd {
         tally.delivery(&message.source, "dead");
     }
     Ok(odd)
 }
 
-/// Nothing fetches reports yet, and an acknowledged pointer must not just vanish.
-const POINTER: &str =
-    "the message only points to a report, and this version does not fetch reports; redrive it after an update";
 /// Most bytes of a reason: a page may hold a thousand odd items, and a person reads the first few.
 const REASON_BYTES_MAX: usize = 1024;
 
@@ -388,6 +450,7 @@ fn apply_finding(
         standing: ranked.standing,
         previous: ranked.previous,
         replay: redriven,
+        topic: Topic::Verdict,
     };
     transaction.put_event(position, None, event)
 }

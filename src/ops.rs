@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -15,15 +16,18 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::deliver::State;
+use crate::delivery::Expectation;
 use crate::event::Name;
+use crate::poll::{KeyView, PollState};
 use crate::receive::ServerTls;
 use crate::secret::KeyRing;
 use crate::store::journal::DiskJournal;
-use crate::store::ledger::{Cursor, DeadLetter, Ledger, LedgerError, Reader};
+use crate::store::ledger::{Cursor, DeadLetter, EXPECTATIONS_MAX, Ledger, LedgerError, Reader};
 use crate::store::{AppendError, Draft, Journal as _, Kind};
 use crate::telemetry::{Metrics, SourceCounts};
 use crate::verify::Refusal;
 
+pub use crate::delivery::Wanted;
 pub use crate::normalize::Operation;
 
 /// The handles of the running parts.
@@ -36,6 +40,8 @@ pub struct Ops {
     pub sinks: BTreeMap<Name, watch::Receiver<State>>,
     /// Every source of the config, by name: its platform, and how it is proven in a word.
     pub sources: BTreeMap<Name, (String, &'static str)>,
+    /// Every source whose platform is asked.
+    pub polls: BTreeMap<Name, PollHandle>,
     /// All key rings, for the age of secrets.
     pub secrets: Vec<KeyRing>,
     /// Where the counts are.
@@ -44,6 +50,43 @@ pub struct Ops {
     pub certificate: Option<Arc<ServerTls>>,
     /// Whether senders are told to come.
     pub ready: watch::Receiver<bool>,
+}
+
+/// What an operator may know of the loop that asks a platform.
+#[derive(Debug, Clone)]
+pub struct PollHandle {
+    /// How it stands.
+    pub state: watch::Receiver<PollState>,
+    /// Whether it can be asked about a file of which only the hash is known.
+    pub asks_by_hash: bool,
+}
+
+/// How asking a platform is going, without its keys.
+#[derive(Debug, Clone, Serialize)]
+pub struct PollSummary {
+    /// `ok`, `backoff`, `quota`, `auth_failed`, `tls_failed` or `misconfigured`; empty before the first question.
+    pub state: &'static str,
+    /// Why it is not `ok`.
+    pub reason: String,
+    /// Reports that wait to be fetched.
+    pub waiting: u64,
+}
+
+impl PollHandle {
+    fn summary(&self) -> PollSummary {
+        let PollState { state, reason, waiting, .. } = self.state.borrow().clone();
+        PollSummary { state, reason, waiting }
+    }
+}
+
+/// How one API key stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct KeyOf {
+    /// The source whose platform it opens.
+    pub source: Name,
+    /// How it stands; never its value.
+    #[serde(flatten)]
+    pub key: KeyView,
 }
 
 /// How one sink stands.
@@ -82,6 +125,8 @@ pub struct SourceState {
     pub auth: &'static str,
     /// When it last sent something that was proven; none where nothing came yet.
     pub last_delivery_at: Option<Timestamp>,
+    /// How asking its platform is going; none where it is not asked.
+    pub poll: Option<PollSummary>,
     /// Requests, refusals and items.
     #[serde(flatten)]
     pub counts: SourceCounts,
@@ -113,6 +158,15 @@ pub enum OpsError {
     /// Its sink is not in the config.
     #[error("the sink of this dead letter is not in the config any more: add it again and redrive, or drop the letter")]
     SinkRemoved,
+    /// No such source.
+    #[error("there is no source of this name")]
+    UnknownSource,
+    /// The platform of the source cannot be asked, or not for this.
+    #[error("{0}")]
+    Unpollable(&'static str),
+    /// More analyses are awaited than a source may announce.
+    #[error("{EXPECTATIONS_MAX} analyses of this source are awaited already: try again when some have reported")]
+    TooMany,
     /// The journal did not take it.
     #[error(transparent)]
     Journal(#[from] AppendError),
@@ -157,7 +211,8 @@ impl Ops {
             #[expect(clippy::cast_possible_truncation, reason = "our own clock, in milliseconds")]
             let ms = (counts.last_delivery * 1000.0) as i64;
             let last_delivery_at = Timestamp::from_millisecond(ms).ok().filter(|at| *at > Timestamp::UNIX_EPOCH);
-            SourceState { name: name.clone(), provider: provider.clone(), auth, last_delivery_at, counts }
+            let poll = self.polls.get(name).map(PollHandle::summary);
+            SourceState { name: name.clone(), provider: provider.clone(), auth, last_delivery_at, poll, counts }
         };
         self.sources.iter().map(state).collect()
     }
@@ -204,6 +259,50 @@ impl Ops {
             repeat: None,
         };
         Ok(self.journal.append(draft).await?.sequence)
+    }
+
+    /// Announces an analysis that must report within a time; the id of the announcement.
+    pub async fn expect(
+        &self,
+        source: &Name,
+        wanted: Wanted,
+        within: Duration,
+        now: Timestamp,
+    ) -> Result<u64, OpsError> {
+        if !self.sources.contains_key(source) {
+            return Err(OpsError::UnknownSource);
+        }
+        let handle = self.polls.get(source).ok_or(OpsError::Unpollable(
+            "the platform of this source cannot be asked, so nobody would notice a lost result: give it confirm or poll in the config",
+        ))?;
+        if matches!(wanted, Wanted::Sha256(_)) && !handle.asks_by_hash {
+            let words = "the platform of this source cannot be asked by a hash: announce the analysis_id, or let its list be read with reconcile";
+            return Err(OpsError::Unpollable(words));
+        }
+        if self.ledger.reader()?.expectations(source)? >= EXPECTATIONS_MAX {
+            return Err(OpsError::TooMany);
+        }
+        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+        let body =
+            serde_json::to_vec(&Expectation::Expect { wanted, within_ms }).expect("an expectation is plain data");
+        let draft = Draft {
+            kind: Kind::Expect,
+            source: source.clone(),
+            at: now,
+            head: Vec::new(),
+            body: Bytes::from(body),
+            repeat: None,
+        };
+        Ok(self.journal.append(draft).await?.sequence)
+    }
+
+    /// Every API key, by source.
+    pub fn keys(&self) -> Vec<KeyOf> {
+        let of = |(source, handle): (&Name, &PollHandle)| {
+            let keys = handle.state.borrow().keys.clone();
+            keys.into_iter().map(|key| KeyOf { source: source.clone(), key }).collect::<Vec<_>>()
+        };
+        self.polls.iter().flat_map(of).collect()
     }
 
     /// All metrics, as text, with what the store knows brought up to date.
@@ -259,6 +358,7 @@ mod tests {
             ledger: Arc::new(Ledger::open(folder.path()).expect("opens")),
             sinks: BTreeMap::from([("lake".parse().expect("a name"), state)]),
             sources: BTreeMap::new(),
+            polls: BTreeMap::new(),
             secrets: Vec::new(),
             metrics: Arc::default(),
             certificate: None,

@@ -75,10 +75,11 @@ pub struct Route {
 }
 
 impl Route {
-    /// Whether the sink wants this event, but for its condition in jq.
+    /// Whether the sink wants this event, but for its condition in jq. What is no verdict passes a choice of verdicts.
     pub fn passes(&self, event: &Event) -> bool {
         let Self { name: _, verdicts, sources, score_min, condition: _ } = self;
-        verdicts.as_ref().is_none_or(|wanted| wanted.contains(&event.finding.verdict))
+        let wants = |wanted: &Vec<Verdict>| !event.topic.is_verdict() || wanted.contains(&event.finding.verdict);
+        verdicts.as_ref().is_none_or(wants)
             && sources.as_ref().is_none_or(|wanted| wanted.contains(&event.source))
             && score_min.is_none_or(|least| event.finding.score.is_none_or(|score| score >= least))
     }
@@ -103,7 +104,7 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::sample;
+    use crate::event::{Topic, sample};
 
     #[test]
     fn all_conditions_are_needed_and_a_missing_score_passes() {
@@ -122,7 +123,14 @@ mod tests {
         assert!(!plan(RouteConfig { score_min: Some(61), ..config.clone() }).passes(&event));
         assert!(!plan(RouteConfig { verdicts: Some(vec![Verdict::Clean]), ..config.clone() }).passes(&event));
         event.finding.score = None;
-        assert!(plan(RouteConfig { score_min: Some(61), ..config }).passes(&event));
+        assert!(plan(RouteConfig { score_min: Some(61), ..config.clone() }).passes(&event));
+        event.finding.verdict = Verdict::Unknown;
+        assert!(!plan(config.clone()).passes(&event));
+        event.topic = Topic::Overdue;
+        assert!(plan(config.clone()).passes(&event), "verdicts are chosen among verdicts");
+        let other = RouteConfig { sources: Some(vec!["other".to_owned()]), ..config };
+        let sources = [source, "other".parse().expect("a name")];
+        assert!(!other.plan("sinks.a.where", &sources).expect("valid").passes(&event));
     }
 
     #[test]

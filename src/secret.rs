@@ -175,6 +175,11 @@ impl KeyRing {
         self.keys.borrow().clone()
     }
 
+    /// News of other values, for whoever waits for one.
+    pub fn news(&self) -> watch::Receiver<Arc<Vec<Key>>> {
+        self.keys.clone()
+    }
+
     /// Reads every reference again now, without waiting for the refresh loop: for a receiver that just refused a token.
     pub async fn refresh(&self) {
         self.slots.lock().await.refresh().await;

@@ -41,6 +41,8 @@ pub enum Kind {
     Delivery = 1,
     /// An operator's request to send a dead letter again, or to drop it.
     Operator = 2,
+    /// An analysis that must report, or that has not in time.
+    Expect = 3,
 }
 
 impl Kind {
@@ -49,6 +51,7 @@ impl Kind {
         match number {
             1 => Some(Self::Delivery),
             2 => Some(Self::Operator),
+            3 => Some(Self::Expect),
             _ => None,
         }
     }

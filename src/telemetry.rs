@@ -34,6 +34,8 @@ labels!(BySinkState { sink, state });
 labels!(ByStageSink { stage, sink });
 labels!(BySecret { secret });
 labels!(ByRole { role });
+labels!(BySourceQuota { source, quota });
+labels!(BySourceStream { source, stream });
 
 /// The states of a sink, as `sink_state` shows them.
 pub const SINK_STATES: [&str; 5] = ["ok", "backoff", "auth_failed", "tls_failed", "paused"];
@@ -59,6 +61,9 @@ pub struct Metrics {
     store_corrupt_records: Counter,
     secret_age: Family<BySecret, Seconds>,
     certificate_expiry: Family<ByRole, Seconds>,
+    api_quota_remaining: Family<BySourceQuota, Gauge>,
+    poll_lag: Family<BySourceStream, Seconds>,
+    fetches_waiting: Family<BySource, Gauge>,
 }
 
 impl Default for Metrics {
@@ -95,6 +100,9 @@ impl Default for Metrics {
             store_corrupt_records: registered!("store_corrupt_records", "Damaged records found in the store"),
             secret_age: registered!("secret_age_seconds", "Time since the secret was last read"),
             certificate_expiry: registered!("tls_certificate_expiry_timestamp_seconds", "When the certificate expires"),
+            api_quota_remaining: registered!("api_quota_remaining", "What is left of a quota of the platform's API"),
+            poll_lag: registered!("poll_lag_seconds", "How far behind a stream of the platform is read"),
+            fetches_waiting: registered!("fetches_waiting", "Reports that wait to be fetched"),
             registry,
         }
     }
@@ -237,6 +245,24 @@ impl Metrics {
     /// When the certificate of this role expires, in seconds since the epoch.
     pub fn certificate_expiry(&self, role: &str, at: f64) {
         self.certificate_expiry.get_or_create(&ByRole { role: role.into() }).set(at);
+    }
+
+    /// What is left of a quota of a platform's API.
+    pub fn api_quota(&self, source: &str, quota: &str, remaining: u64) {
+        let labels = BySourceQuota { source: source.into(), quota: quota.into() };
+        self.api_quota_remaining.get_or_create(&labels).set(i64::try_from(remaining).unwrap_or(i64::MAX));
+    }
+
+    /// How far behind a stream of a platform is read, in seconds.
+    pub fn poll_lag(&self, source: &str, stream: &str, seconds: f64) {
+        let labels = BySourceStream { source: source.into(), stream: stream.into() };
+        self.poll_lag.get_or_create(&labels).set(seconds);
+    }
+
+    /// How many reports of a source wait to be fetched.
+    pub fn fetches_waiting(&self, source: &str, count: u64) {
+        let labels = BySource { source: source.into() };
+        self.fetches_waiting.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// All metrics in the text format of OpenMetrics.

@@ -197,6 +197,11 @@ impl ClientTls {
         }
     }
 
+    /// Whether any certificate is taken.
+    pub const fn skips_verify(&self) -> bool {
+        self.skip_verify
+    }
+
     /// The CA file, for clients that read it themselves.
     pub fn ca(&self) -> Option<&Path> {
         self.ca.as_deref()

@@ -31,7 +31,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::delivery::{Coding, Evidence, Undecoded};
+use crate::adapter::FetchId;
+use crate::delivery::{Coding, Evidence, Mark, Undecoded};
 use crate::event::Auth;
 use crate::secret::Key;
 
@@ -115,6 +116,22 @@ impl Proven {
         self.handshake.as_ref()
     }
 
+    /// What we fetched ourselves from `origin` (scheme, host and port), with a key of ours over a connection of ours.
+    pub fn confirmed(body: Bytes, origin: &str, fetch: Option<FetchId>, mark: Option<Mark>) -> Self {
+        let evidence = Evidence {
+            how: How::Confirmed { origin: origin.to_owned() },
+            signed_at: None,
+            sender_id: None,
+            peer: None,
+            content_type: None,
+            coding: None,
+            headers: Vec::new(),
+            fetch,
+            mark,
+        };
+        Self { body, decoded: None, evidence, repeat: None, handshake: None }
+    }
+
     /// The body as it was signed, what it says, and what is kept of the request.
     pub fn into_parts(self) -> (Bytes, Bytes, Evidence) {
         let decoded = self.decoded.unwrap_or_else(|| self.body.clone());
@@ -148,6 +165,8 @@ pub enum Scheme {
         /// Where messages may come from.
         networks: Vec<IpNet>,
     },
+    /// No message is taken: we fetch the results ourselves.
+    Closed,
 }
 
 /// What proves a request of Event Grid. Its bodies are not signed.
@@ -167,6 +186,7 @@ impl Scheme {
             Self::Token(_) | Self::EventGrid { .. } => Auth::Token,
             Self::Mtls { .. } => Auth::Mtls,
             Self::Network { .. } => Auth::None,
+            Self::Closed => Auth::Confirmed,
         }
     }
 
@@ -176,7 +196,10 @@ impl Scheme {
             Self::Signature(scheme) => scheme.needs_keys(),
             Self::Sns(scheme) => scheme.needs_keys(),
             Self::Token(_) | Self::EventGrid { proof: GridProof::Secret(_), .. } => true,
-            Self::EventGrid { proof: GridProof::Issuer(_), .. } | Self::Mtls { .. } | Self::Network { .. } => false,
+            Self::EventGrid { proof: GridProof::Issuer(_), .. }
+            | Self::Mtls { .. }
+            | Self::Network { .. }
+            | Self::Closed => false,
         }
     }
 
@@ -195,7 +218,7 @@ impl Scheme {
         match self {
             Self::Signature(scheme) => scheme.key_problem(key),
             Self::Sns(_) => SnsScheme::key_problem(key),
-            Self::Token(_) | Self::EventGrid { .. } | Self::Mtls { .. } | Self::Network { .. } => None,
+            Self::Token(_) | Self::EventGrid { .. } | Self::Mtls { .. } | Self::Network { .. } | Self::Closed => None,
         }
     }
 }
@@ -307,6 +330,8 @@ pub fn verify(
         content_type: text_header(request, "content-type"),
         coding,
         headers: kept_headers(scheme, request),
+        fetch: None,
+        mark: None,
     };
     Ok(Proven { body, decoded, evidence, repeat: proof.repeat, handshake: proof.handshake })
 }
@@ -334,6 +359,7 @@ fn prove(scheme: &Scheme, keys: &[Key], request: &Request<'_>, body: &[u8], now:
             let is_inside = networks.iter().any(|network| network.contains(&peer));
             if is_inside { Ok(Proof::of(How::Network)) } else { Err(Refusal::Network) }
         }
+        Scheme::Closed => Err(Refusal::Missing),
     }
 }
 

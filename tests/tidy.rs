@@ -25,7 +25,7 @@ const LONG_FILES: [(&str, usize, &str); 2] = [
     ("src/event.rs", 680, "the one vocabulary; taken apart, its types would refer to each other across files"),
     (
         "src/store/ledger.rs",
-        530,
+        540,
         "the table of what the ledger can be asked; schema, transaction and mirror are already apart",
     ),
 ];
@@ -67,7 +67,7 @@ const WALLS: [Wall; 20] = [
     wall("rusqlite", &["src/store/ledger"], "SQLite is known to the ledger alone"),
     wall(
         "reqwest",
-        &["src/sink/splunk_hec", "src/cli", "src/secret/vault", "src/trust/web"],
+        &["src/sink/splunk_hec", "src/poll/client", "src/cli", "src/secret/vault", "src/trust/web"],
         "the HTTP client stays behind its edges; trust asks publishers of public keys",
     ),
     wall("config::Config", &["src/config"], "the `config` crate is known to the config alone"),

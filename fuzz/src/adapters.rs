@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use verdict_relay::adapter::{self, Adapter, AdapterName, Options, Outcome};
 use verdict_relay::delivery::Delivery;
-use verdict_relay::event::{Activity, Auth, Event, Finding, Hash, Standing};
+use verdict_relay::event::{Activity, Auth, Event, Finding, Hash, Standing, Topic};
 use verdict_relay::format::{Format, Style};
 
 static ADAPTERS: LazyLock<Vec<(&str, Arc<dyn Adapter>)>> = LazyLock::new(|| {
@@ -53,6 +53,7 @@ fn delivery(body: &[u8]) -> Delivery {
 
 fn event(finding: Finding, provider: &str) -> Event {
     Event {
+        topic: Topic::Verdict,
         uid: Hash([0; 16]),
         source: "fuzz".parse().expect("a name"),
         provider: provider.to_owned(),

@@ -1,4 +1,5 @@
-//! Assemblyline 4: the webhook of a post-process action, `{is_cache, score, submission}`.
+//! Assemblyline 4: the webhook of a post-process action, `{is_cache, score, submission}`, and a submission as the API answers it,
+//! `{api_response}`.
 //!
 //! The score belongs to the submission, and so does the verdict: the first file is its subject, every further one is named by a tag
 //! `related:<sha256>`. A submission that was answered from the cache (`is_cache`) comes in another, shorter form. Thresholds are those of
@@ -34,8 +35,8 @@ impl Adapter for Assemblyline {
 }
 
 fn message(root: Value<'_>) -> Result<Outcome, Fault> {
-    let [is_cache, score, submission] = root.fields(["is_cache", "score", "submission"])?;
-    let submission = submission.ok_or_else(|| root.unknown("no submission of Assemblyline"))?;
+    let [is_cache, score, submission, answer] = root.fields(["is_cache", "score", "submission", "api_response"])?;
+    let submission = submission.or(answer).ok_or_else(|| root.unknown("no submission of Assemblyline"))?;
     let is_cache = is_cache.is_some_and(Value::is_true);
     let [sid, files, max_score, times] = submission.fields(["sid", "files", "max_score", "times"])?;
     let score = match (score, max_score) {

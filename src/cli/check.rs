@@ -55,13 +55,15 @@ impl Check {
 
 /// The source's URL and what its sender has to be told.
 fn tell_source(source: &SourcePlan, plan: &Plan, terminal: &mut Terminal) -> anyhow::Result<()> {
-    let SourcePlan { id, adapter, scheme, secrets, codings, verify, .. } = source;
-    terminal.line(format_args!("source {id} ({}, {})", adapter.provider(), scheme_word(verify.scheme)))?;
-    let compressed = if codings.is_empty() { "and not compressed" } else { "as it is or with gzip" };
-    let mut rows = vec![
-        ("webhook URL", format!("{}/v1/hooks/{id}", plan.receiver_url())),
-        ("method", format!("POST, the body as JSON {compressed}")),
-    ];
+    let SourcePlan { id, adapter, scheme, secrets, codings, verify, poll, .. } = source;
+    let proof = verify.as_ref().map_or("takes no webhooks", |verify| scheme_word(verify.scheme));
+    terminal.line(format_args!("source {id} ({}, {proof})", adapter.provider()))?;
+    let mut rows = Vec::new();
+    if verify.is_some() {
+        let compressed = if codings.is_empty() { "and not compressed" } else { "as it is or with gzip" };
+        rows.push(("webhook URL", format!("{}/v1/hooks/{id}", plan.receiver_url())));
+        rows.push(("method", format!("POST, the body as JSON {compressed}")));
+    }
     rows.extend(scheme.sender_settings());
     if scheme.signs_url() {
         rows.push(("url", "signed as it stands above, so no proxy may change it".to_owned()));
@@ -69,6 +71,11 @@ fn tell_source(source: &SourcePlan, plan: &Plan, terminal: &mut Terminal) -> any
     let references: Vec<&str> = secrets.iter().map(|secret| secret.0.as_str()).collect();
     if !references.is_empty() {
         rows.push(("kept in", references.join(", ")));
+    }
+    if let Some(poll) = poll {
+        let keys: Vec<String> = poll.secrets().into_iter().map(|key| key.0).collect();
+        rows.push(("asks", format!("{} for {}", poll.origin(), poll.words())));
+        rows.push(("API key in", keys.join(", ")));
     }
     for (what, value) in rows {
         terminal.line(format_args!("  {what:<13} {value}"))?;

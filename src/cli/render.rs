@@ -195,6 +195,7 @@ fn first_event(source: &SourcePlan, delivery: &Delivery, finding: Finding, posit
         standing: ranked.standing,
         previous: ranked.previous,
         replay: false,
+        topic: crate::event::Topic::Verdict,
     }
 }
 

@@ -163,7 +163,17 @@ fn check_tells_mistakes_with_file_and_key_and_what_is_odd() {
             "sinks.local.on_full: ",
         ),
         ("[sinks.local]\ntype = \"file\"\npaht = \"a\"".to_owned(), BAD, "unknown field `paht`"),
-        (format!("[sources.a]\n{source}\npoll = {{}}"), BAD, "sources.a.poll: planned"),
+        (format!("[sources.a]\n{source}\npoll = {{}}"), BAD, "sources.a.poll: adapter \"native\" has no API"),
+        (
+            "[sources.vt]\nadapter = \"virustotal\"\npoll = { keys = [\"env:K\"], url = \"http://vt.internal\" }".to_owned(),
+            BAD,
+            "sources.vt.poll.url: the key would travel without TLS",
+        ),
+        (
+            "[sources.vt]\nadapter = \"virustotal\"\npoll = { keys = [\"env:K\"], url = \"http://vt.internal\", allow_plaintext = true }".to_owned(),
+            GOOD,
+            "warning: sources.vt: its API key travels without TLS",
+        ),
         (format!("[sources.a]\n{source}"), GOOD, "warning: sinks: there is none"),
         (format!("[sources.a]\n{source}"), GOOD, "warning: receiver.listen: senders reach this address without TLS"),
         (format!("[sources.a]\n{source}"), GOOD, "warning: sources.a.verify.scheme: the token travels without TLS"),

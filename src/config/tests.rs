@@ -83,7 +83,7 @@ on_full = "dead_letter"
         "sources.Portal.adapter: ",
         "\"virustotal\"",
         "sources.Portal.verify: say how",
-        "sources.none.poll: planned",
+        "sources.none.poll: adapter \"native\" has no API",
         "sources.none.verify",
         "sinks.local.on_full: ",
     ] {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     Activity, Approval, Auth, DETECTIONS_MAX, Detection, Event, Finding, Hash, LIST_MAX, Previous, Standing, Subject,
-    SubjectId, TEXT_BYTES_MAX, URL_BYTES_MAX, Verdict,
+    SubjectId, TEXT_BYTES_MAX, Topic, URL_BYTES_MAX, Verdict,
 };
 
 /// An event with nothing optional, about `id`.
@@ -24,6 +24,7 @@ pub(crate) fn bare(id: SubjectId, verdict: Verdict) -> Event {
         standing: Standing::Latest,
         previous: None,
         replay: false,
+        topic: Topic::Verdict,
     }
 }
 
@@ -36,6 +37,16 @@ pub(crate) fn event(verdict: Verdict) -> Event {
     event.finding.subject.md5 = Some(Hash([0xe6; 16]));
     event.finding.analysed_at = Some(event.effective_at);
     event.finding.event_id = Some("an-20261121-7".to_owned());
+    event
+}
+
+/// An analysis that was announced by `id` and has not reported.
+pub(crate) fn overdue(id: SubjectId) -> Event {
+    let mut event = bare(id, Verdict::Unknown);
+    event.topic = Topic::Overdue;
+    event.auth = Auth::Confirmed;
+    event.finding.reason = Some("no report within 600 s: the platform has not finished it".to_owned());
+    event.finding.event_id = Some("1234".to_owned());
     event
 }
 

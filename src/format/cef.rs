@@ -9,21 +9,25 @@
 use std::fmt::{self, Display, Write};
 
 use super::{
-    Keep, PRODUCT, Severity, Style, Summary, VENDOR, disposition, escape_into, hashes, push_code, threat_name, time_of,
+    Keep, PRODUCT, Severity, Style, Summary, VENDOR, awaited_id, disposition, escape_into, hashes, is_failure, kind,
+    push_code, threat_name, time_of,
 };
-use crate::event::{Approval, Event, Standing, SubjectId, Verdict};
+use crate::event::{Approval, Event, Standing, SubjectId, Topic};
 
 /// Appends the event as far as `keep` allows.
 pub(super) fn write(event: &Event, style: &Style, keep: &Keep, out: &mut Vec<u8>) {
     let finding = &event.finding;
     let mut line = Line { out, empty: true };
-    let (verdict, severity) = (finding.verdict, Severity::of(finding));
+    let severity = Severity::of(event);
     line.header("CEF:0", false);
     line.header(VENDOR, true);
     line.header(PRODUCT, true);
     line.header(&style.version, true);
-    line.header(format_args!("verdict.{verdict}"), true);
-    line.header(format_args!("Analysis complete: {verdict}"), true);
+    line.header(event.code(), true);
+    match event.topic {
+        Topic::Verdict => line.header(format_args!("Analysis complete: {}", finding.verdict), true),
+        Topic::Overdue => line.header("Analysis overdue", true),
+    }
     line.header(severity.ten, true);
     line.out.push(b'|');
     identity(&mut line, event, keep);
@@ -38,7 +42,7 @@ fn identity(line: &mut Line<'_>, event: &Event, keep: &Keep) {
     let (finding, subject) = (&event.finding, &event.finding.subject);
     line.field("rt", time_of(event).as_millisecond());
     line.field("externalId", event.uid);
-    line.field("cat", format_args!("malware/{}", subject.kind()));
+    line.field("cat", format_args!("malware/{}", kind(event)));
     line.labelled("cs6", "verdict", Some(finding.verdict.word()));
     match hashes(subject) {
         (Some(hash), ..) => line.field("fileHash", hash),
@@ -48,7 +52,8 @@ fn identity(line: &mut Line<'_>, event: &Event, keep: &Keep) {
     }
     line.some("request", subject.url().map(|url| keep.url(url)));
     if let SubjectId::Message(id) = subject.id() {
-        line.field("verdictRelayMessageId", keep.text(id));
+        let is_awaited = awaited_id(event).is_some();
+        line.field(if is_awaited { "verdictRelayAnalysisId" } else { "verdictRelayMessageId" }, keep.text(id));
     }
     line.some("fname", subject.name.as_deref().filter(|_| !keep.core).map(|name| keep.text(name)));
 }
@@ -69,7 +74,7 @@ fn flags(line: &mut Line<'_>, event: &Event, keep: &Keep) {
 fn details(line: &mut Line<'_>, event: &Event, style: &Style, keep: &Keep) {
     let (finding, subject) = (&event.finding, &event.finding.subject);
     line.field("act", disposition(finding.verdict).1);
-    line.field("outcome", if finding.verdict == Verdict::Error { "failure" } else { "success" });
+    line.field("outcome", if is_failure(event) { "failure" } else { "success" });
     line.field("dvchost", style.hostname());
     line.some("fsize", subject.size);
     line.some("fileType", subject.file_type.as_deref().map(|text| keep.text(text)));

@@ -8,8 +8,11 @@
 use std::fmt::Display;
 
 use super::json::{Object, Shown, object};
-use super::{Keep, PRODUCT, Severity, Style, Summary, hashes, is_alert, is_mime, threat_name, time_of};
-use crate::event::{Activity, Approval, Event, Standing, SubjectId, Verdict};
+use super::{
+    Keep, PRODUCT, Severity, Style, Summary, awaited_id, hashes, is_alert, is_failure, is_mime, kind, threat_name,
+    time_of,
+};
+use crate::event::{Activity, Approval, Event, Standing, SubjectId};
 
 /// Appends the event as far as `keep` allows.
 pub(super) fn write(event: &Event, style: &Style, keep: &Keep, out: &mut Vec<u8>) {
@@ -44,7 +47,7 @@ impl View<'_> {
     fn event(&self, json: &mut Object<'_>) {
         let (event, finding, keep) = (self.event, &self.event.finding, self.keep);
         json.put("kind", if is_alert(event) { "alert" } else { "event" });
-        let category = match (event.activity, finding.subject.kind()) {
+        let category = match (event.activity, kind(event)) {
             (Activity::Scan, "url") => "web",
             (Activity::Scan, "message") => "email",
             (Activity::Scan, _) => "file",
@@ -52,14 +55,14 @@ impl View<'_> {
         };
         json.values("category", [category]);
         json.values("type", ["info"]);
-        json.put("outcome", if finding.verdict == Verdict::Error { "failure" } else { "success" });
-        json.show("code", format_args!("verdict.{}", finding.verdict));
+        json.put("outcome", if is_failure(event) { "failure" } else { "success" });
+        json.put("code", event.code());
         json.show("id", event.uid);
-        json.put("severity", Severity::of(finding).ecs);
+        json.put("severity", Severity::of(event).ecs);
         if keep.core {
             return;
         }
-        json.put("action", "analysis-complete");
+        json.put("action", if event.topic.is_verdict() { "analysis-complete" } else { "analysis-overdue" });
         json.put("provider", keep.text(&event.provider));
         json.put("module", "verdict_relay");
         json.put("dataset", "verdict_relay.analysis");
@@ -105,7 +108,7 @@ impl View<'_> {
         if let Some(url) = subject.url() {
             json.nest("url", |json| json.put("original", keep.url(url)));
         }
-        if let SubjectId::Message(id) = subject.id() {
+        if let (SubjectId::Message(id), None) = (subject.id(), awaited_id(self.event)) {
             json.nest("email", |json| json.put("local_id", keep.text(id)));
         }
         if keep.repeats && (sha256.is_some() || sha1.is_some() || md5.is_some()) {
@@ -145,6 +148,9 @@ impl View<'_> {
         ];
         for (key, _) in flags.into_iter().filter(|(_, set)| *set) {
             json.put(key, "true");
+        }
+        if let Some(id) = awaited_id(event) {
+            json.put("analysis_id", keep.text(id));
         }
         if !keep.core {
             json.put_some("correlation_uid", finding.reference.as_deref().map(|id| keep.text(id)));

@@ -10,15 +10,14 @@
 use std::fmt::{self, Display, Write};
 
 use super::{
-    Keep, PRODUCT, Severity, Style, Summary, VENDOR, disposition, escape_into, hashes, push_code, threat_name, time_of,
+    Keep, PRODUCT, Severity, Style, Summary, VENDOR, awaited_id, disposition, escape_into, hashes, kind, push_code,
+    threat_name, time_of,
 };
 use crate::event::{Approval, Event, Standing, SubjectId};
 
 /// Appends the event as far as `keep` allows.
 pub(super) fn write(event: &Event, style: &Style, keep: &Keep, out: &mut Vec<u8>) {
-    for part in
-        ["LEEF:2.0|", VENDOR, "|", PRODUCT, "|", &style.version, "|verdict.", event.finding.verdict.word(), "|^|"]
-    {
+    for part in ["LEEF:2.0|", VENDOR, "|", PRODUCT, "|", &style.version, "|", event.code(), "|^|"] {
         out.extend_from_slice(part.as_bytes());
     }
     let mut line = Line { out, empty: true };
@@ -35,8 +34,8 @@ fn identity(line: &mut Line<'_>, event: &Event, keep: &Keep) {
     line.field("devTime", DevTime(event));
     line.field("devTimeFormat", "yyyy-MM-dd'T'HH:mm:ss.SSSZ");
     // QRadar looks events up by id and category: both come from short, fixed lists.
-    line.field("cat", subject.kind());
-    line.field("sev", Severity::of(finding).ten);
+    line.field("cat", kind(event));
+    line.field("sev", Severity::of(event).ten);
     line.field("eventUid", event.uid);
     line.field("verdict", finding.verdict.word());
     let (sha256, sha1, md5) = hashes(subject);
@@ -45,7 +44,7 @@ fn identity(line: &mut Line<'_>, event: &Event, keep: &Keep) {
     line.some("md5", md5);
     line.url("url", subject.url().map(|url| keep.url(url)));
     if let SubjectId::Message(id) = subject.id() {
-        line.field("messageId", keep.text(id));
+        line.field(if awaited_id(event).is_some() { "analysisId" } else { "messageId" }, keep.text(id));
     }
     line.some("resource", subject.name.as_deref().filter(|_| !keep.core).map(|name| keep.text(name)));
 }

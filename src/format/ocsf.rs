@@ -12,9 +12,10 @@ use sha2::{Digest, Sha256};
 
 use super::json::{Object, Shown, object};
 use super::{
-    Code, Keep, PRODUCT, Severity, Style, Summary, VENDOR, disposition, fit, is_alert, is_mime, kinds, time_of,
+    Code, Keep, PRODUCT, Severity, Style, Summary, VENDOR, awaited_id, disposition, fit, is_alert, is_failure, is_mime,
+    kinds, time_of,
 };
-use crate::event::{Activity, Approval, Event, Finding, Hash, Standing, Subject, SubjectId, Uid, Verdict};
+use crate::event::{Activity, Approval, Event, Finding, Hash, Standing, Subject, SubjectId, Topic, Uid, Verdict};
 
 /// Most bytes of an event (contract 5): Splunk extracts fields from about the first 10,000 characters only.
 pub const BYTES_MAX: usize = 9 * 1024;
@@ -103,6 +104,7 @@ impl View<'_> {
             Activity::Create => Code(1, "Create"),
             Activity::Update => Code(2, "Update"),
             Activity::Close => Code(3, "Close"),
+            Activity::Scan if self.event.topic == Topic::Overdue => Code(4, "Duration Violation"),
             Activity::Scan if self.finding.verdict == Verdict::Error => Code(6, "Error"),
             Activity::Scan => Code(2, "Completed"),
         };
@@ -112,7 +114,7 @@ impl View<'_> {
             (Code(6007, "Scan Activity"), Code(6, "Application Activity"))
         };
         let kind = u32::from(class.0) * 100 + u32::from(activity.0);
-        let (time, severity) = (time_of(self.event).as_millisecond(), Severity::of(self.finding).ocsf);
+        let (time, severity) = (time_of(self.event).as_millisecond(), Severity::of(self.event).ocsf);
         if self.keep.core {
             json.put("activity_id", activity.0);
             json.put("category_uid", category.0);
@@ -138,7 +140,7 @@ impl View<'_> {
         json.put_some("original_event_uid", finding.event_id.as_deref().map(|id| keep.text(id)));
         json.put_some("original_time", finding.analysed_at.map(Shown));
         json.put_some("correlation_uid", finding.reference.as_deref().map(|id| keep.text(id)));
-        json.show("event_code", format_args!("verdict.{}", finding.verdict));
+        json.put("event_code", event.code());
         json.nest("product", |json| self.product(json));
         json.values("profiles", ["osint", "security_control"]);
         json.put("log_provider", PRODUCT);
@@ -235,8 +237,8 @@ impl View<'_> {
         });
         json.put_some("num_files", matches!(self.subject.kind(), "file" | "object").then_some(1));
         json.put("num_detections", finding.hits);
-        json.put("total", 1);
-        let failed = finding.verdict == Verdict::Error;
+        json.put("total", u8::from(event.topic.is_verdict()));
+        let failed = is_failure(event);
         json.code("status_id", "status", if failed { Code(2, "Failure") } else { Code(1, "Success") });
     }
 
@@ -248,6 +250,7 @@ impl View<'_> {
             SubjectId::Md5(hash) => osint_value(json, OSINT_FILE, hash),
             SubjectId::Object { url, .. } => osint_value(json, OSINT_FILE, keep.url(url)),
             SubjectId::Url(url) => osint_value(json, OSINT_URL, keep.url(url)),
+            SubjectId::Message(id) if self.is_awaited() => osint_value(json, OSINT_ANALYSIS, keep.text(id)),
             SubjectId::Message(id) => osint_value(json, OSINT_MESSAGE, keep.text(id)),
         }
         json.put_some("name", self.subject.name.as_deref().map(|name| keep.text(name)));
@@ -349,6 +352,7 @@ impl View<'_> {
     fn subject_text(&self) -> Option<(Code, &str)> {
         match self.subject.id() {
             SubjectId::Url(url) | SubjectId::Object { url, .. } => Some((OBSERVABLE_URL, self.keep.url(url))),
+            SubjectId::Message(id) if self.is_awaited() => Some((OBSERVABLE_RESOURCE, self.keep.text(id))),
             SubjectId::Message(id) => Some((OBSERVABLE_MESSAGE, self.keep.text(id))),
             SubjectId::Sha256(_) | SubjectId::Sha1(_) | SubjectId::Md5(_) => None,
         }
@@ -376,6 +380,10 @@ impl View<'_> {
         json.put_some("engines_detected", counted.then_some(finding.hits));
         json.put_some("notification_id", finding.notification_id.as_deref().map(|id| keep.text(id)));
         json.put_some("tlp", finding.tlp.as_deref().filter(|mark| tlp(mark).is_none()).map(|mark| keep.text(mark)));
+    }
+
+    fn is_awaited(&self) -> bool {
+        awaited_id(self.event).is_some()
     }
 
     const fn truncated(&self) -> bool {
@@ -479,7 +487,9 @@ const SHA256: Code = Code(3, "SHA-256");
 const OSINT_FILE: Code = Code(11, "File");
 const OSINT_URL: Code = Code(5, "URL");
 const OSINT_MESSAGE: Code = Code(99, "Message");
+const OSINT_ANALYSIS: Code = Code(99, "Analysis");
 const OBSERVABLE_URL: Code = Code(6, "URL String");
 const OBSERVABLE_FILE_NAME: Code = Code(7, "File Name");
 const OBSERVABLE_HASH: Code = Code(8, "Hash");
+const OBSERVABLE_RESOURCE: Code = Code(10, "Resource UID");
 const OBSERVABLE_MESSAGE: Code = Code(42, "Message UID");

@@ -112,11 +112,11 @@ impl Profile {
     }
 
     fn header(&self, event: &Event, style: &Style, out: &mut Vec<u8>) {
-        let priority = LOCAL0 * 8 + Severity::of(&event.finding).syslog;
-        let (time, hostname, verdict) = (time_of(event), style.hostname(), event.finding.verdict);
+        let priority = LOCAL0 * 8 + Severity::of(event).syslog;
+        let (time, hostname, code) = (time_of(event), style.hostname(), event.code());
         // Always three digits: QRadar reads exactly that.
         let written = match self.header {
-            Header::Rfc5424 => write!(out, "<{priority}>1 {time:.3} {hostname} {PRODUCT} - verdict.{verdict} - "),
+            Header::Rfc5424 => write!(out, "<{priority}>1 {time:.3} {hostname} {PRODUCT} - {code} - "),
             Header::Rfc3164 => {
                 let time = time.strftime("%b %e %H:%M:%S");
                 write!(out, "<{priority}>{time} {hostname} {PRODUCT}: ")

@@ -71,6 +71,7 @@ fn table() -> Vec<Event> {
             }
         }
     }
+    all.extend(sample::subjects().into_iter().map(sample::overdue));
     for score in [0, 19, 20, 40, 70, 90, 100] {
         all.push(changed(|event| event.finding.score = Some(score)));
     }
@@ -234,7 +235,14 @@ fn renderings_look_as_reviewed() {
         event.previous = sample::full().previous;
         event
     };
-    let events = [("full", sample::full()), ("error", sample::event(Verdict::Error)), ("url", url), ("close", close)];
+    let overdue = sample::overdue(SubjectId::Message("1234".to_owned()));
+    let events = [
+        ("full", sample::full()),
+        ("error", sample::event(Verdict::Error)),
+        ("url", url),
+        ("close", close),
+        ("overdue", overdue),
+    ];
     for (name, event) in &events {
         insta::assert_json_snapshot!(format!("ocsf-{name}"), json(&render(Format::Ocsf, event)));
         insta::assert_json_snapshot!(format!("ecs-{name}"), json(&render(Format::Ecs, event)));

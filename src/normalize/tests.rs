@@ -30,7 +30,10 @@ impl Bench {
             reader: journal.reader(0),
             durable: journal.durable(),
             ledger: ledger.clone(),
-            adapters: HashMap::from([(source(), adapter.expect("built"))]),
+            sources: HashMap::from([(
+                source(),
+                Reading { adapter: adapter.expect("built"), asks: false, remembers: false },
+            )]),
             metrics: Arc::new(Metrics::default()),
             waiting: Vec::new(),
         };
@@ -123,12 +126,12 @@ async fn an_odd_item_is_a_dead_letter_and_its_neighbours_go_on() {
 #[tokio::test]
 async fn a_redrive_brings_what_can_be_read_now_and_keeps_what_cannot() {
     let mut bench = Bench::new();
-    let adapters = std::mem::take(&mut bench.normalizer.adapters);
+    let sources = std::mem::take(&mut bench.normalizer.sources);
     bench.deliver(true, &item("a", "malicious", 1)).await;
     let odd = bench.deliver(true, "{}").await;
     bench.settle();
     assert_eq!((bench.events().len(), bench.letters().len()), (0, 2));
-    bench.normalizer.adapters = adapters;
+    bench.normalizer.sources = sources;
     for letter in bench.letters() {
         bench.operate(&Operation::Redrive { id: letter.id }).await;
     }
@@ -240,16 +243,16 @@ impl Adapter for Slow {
         "slow"
     }
 
-    fn normalize(&self, _: &Delivery) -> Result<Vec<Result<Outcome, adapter::ItemError>>, adapter::NormalizeError> {
+    fn normalize(&self, _: &Delivery) -> Result<Vec<Result<Outcome, adapter::ItemError>>, NormalizeError> {
         std::thread::sleep(BATCH_TIME_MAX / 2);
-        Err(adapter::NormalizeError::Field("jq: stopped".to_owned()))
+        Err(NormalizeError::Field("jq: stopped".to_owned()))
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_messages_hold_the_ledger_for_a_moment_at_a_time() {
     let mut bench = Bench::new();
-    bench.normalizer.adapters.insert(source(), Arc::new(Slow));
+    bench.normalizer.sources.insert(source(), Reading { adapter: Arc::new(Slow), asks: false, remembers: false });
     let mut last = 0;
     for _ in 0..7 {
         last = bench.deliver(true, "{}").await;

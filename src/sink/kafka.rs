@@ -319,12 +319,12 @@ fn produce(
 /// CloudEvents 1.0, binary mode.
 fn headers(event: &Event, key: &str, content_type: &str) -> OwnedHeaders {
     let (id, time) = (event.uid.to_string(), event.effective_at.to_string());
-    let (source, kind) = (format!("/sources/{}", event.source), format!("verdict.{}", event.finding.verdict));
+    let source = format!("/sources/{}", event.source);
     let all = [
         ("ce_specversion", "1.0"),
         ("ce_id", &id),
         ("ce_source", &source),
-        ("ce_type", &kind),
+        ("ce_type", event.code()),
         ("ce_subject", key),
         ("ce_time", &time),
         ("ce_partitionkey", key),

@@ -6,6 +6,7 @@
 //!
 //! Not here: what the rows mean (`normalize`, `deliver`).
 
+mod fetches;
 mod mirror;
 pub mod offline;
 mod places;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 
 use crate::event::{Event, Name, Position};
 
+pub use fetches::{EXPECTATIONS_MAX, Expected, FETCHES_MAX, Fetch, Put};
 use mirror::Mirror;
 use places::Places;
 pub use reader::Reader;
@@ -144,7 +146,7 @@ pub struct DeadLetter {
     pub first_at: Timestamp,
     /// When it last failed.
     pub last_at: Timestamp,
-    /// The stored delivery, or the event as JSON; empty in a list.
+    /// The stored delivery, the id of the report, or the event as JSON; empty in a list.
     #[serde(skip)]
     pub raw: Vec<u8>,
 }
@@ -155,6 +157,8 @@ pub struct DeadLetter {
 pub enum Stage {
     /// The adapter could not read it.
     Normalize,
+    /// The report that a message pointed to could not be fetched.
+    Fetch,
     /// A receiver refused it alone.
     Deliver,
 }
@@ -164,8 +168,14 @@ impl Stage {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Normalize => "normalize",
+            Self::Fetch => "fetch",
             Self::Deliver => "deliver",
         }
+    }
+
+    /// The stage of this word; an unknown one is [`Stage::Normalize`], whose redrive harms nothing.
+    fn of(word: &str) -> Self {
+        [Self::Deliver, Self::Fetch].into_iter().find(|stage| stage.word() == word).unwrap_or(Self::Normalize)
     }
 }
 
@@ -176,6 +186,8 @@ pub struct Ledger {
     writer: Mutex<Writer>,
     tail: Mutex<Tail>,
     head: watch::Sender<Head>,
+    /// Something is new in what has to be asked of a platform.
+    wants: watch::Sender<()>,
     mirror: Mutex<Mirror>,
     rebuilt: bool,
     /// Whether something could not be written for want of space.
@@ -291,6 +303,7 @@ impl Ledger {
             return Err(LedgerError::Format { found: format });
         }
         connection.execute_batch(TABLES)?;
+        connection.execute_batch(fetches::TABLES)?;
         // A start on a full disk writes nothing that is there already.
         if format != FORMAT {
             connection.pragma_update(None, "user_version", FORMAT)?;
@@ -306,6 +319,7 @@ impl Ledger {
             writer: Mutex::new(Writer { connection, places, ahead }),
             tail: Mutex::new(Tail { after: head.position, ..Tail::default() }),
             head: watch::Sender::new(head),
+            wants: watch::Sender::new(()),
             mirror: Mutex::new(mirror),
             rebuilt: false,
             was_full: AtomicBool::new(false),
@@ -315,6 +329,11 @@ impl Ledger {
     /// How far the ledger has come, and news of it.
     pub fn head(&self) -> watch::Receiver<Head> {
         self.head.subscribe()
+    }
+
+    /// News of something new to ask a platform for.
+    pub fn wants(&self) -> watch::Receiver<()> {
+        self.wants.subscribe()
     }
 
     /// The smallest sequence that the journal may give out next: what the ledger or the mirror has seen is never used again.
@@ -349,10 +368,14 @@ impl Ledger {
                 return Err(self.noted(error));
             }
         };
+        let wants = transaction.wants;
         let (events, head) = transaction.commit().map_err(|error| self.noted(error))?;
         // Before the head moves: a sink that hears of it looks here first. Still under the writer's lock, so in order.
         self.extend_tail(events);
         self.head.send_if_modified(|current| std::mem::replace(current, head) != head);
+        if wants {
+            self.wants.send_replace(());
+        }
         Ok(result)
     }
 

@@ -32,6 +32,7 @@ impl Scheme {
                 let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
                 vec![("from", format!("{}; nothing else proves these messages", networks.join(", ")))]
             }
+            Self::Closed => Vec::new(),
         }
     }
 }

@@ -14,8 +14,12 @@ mod jq;
 mod peers;
 #[cfg(feature = "peers")]
 mod peers_answer;
+mod platform;
+mod poll;
 mod proofs;
 mod readme;
 mod service;
+#[cfg(feature = "peers")]
+mod virustotal;
 #[cfg(feature = "peers")]
 mod way;

@@ -196,6 +196,54 @@ impl Hec {
     }
 }
 
+/// A VirusTotal. It is ours, written after its reference; VirusTotal's own client has to accept it.
+#[derive(Debug)]
+pub struct VirusTotal {
+    _process: Process,
+    folder: TempDir,
+    /// Port, plain HTTP.
+    pub port: u16,
+}
+
+impl VirusTotal {
+    /// Starts it with these keys, one a line (`KEY`, `KEY inactive` or `KEY forbidden`).
+    pub fn start(keys: &str) -> Self {
+        let folder = folder();
+        let [port] = free_ports();
+        fs::write(folder.path().join("keys"), keys).expect("the folder of a peer is writable");
+        let mut command = script("virustotal.sh", "python");
+        command.arg(folder.path()).arg(port.to_string());
+        let process = Process::start("VirusTotal", command, folder.path(), |_| accepts(port));
+        Self { _process: process, folder, port }
+    }
+
+    /// `http://host:port`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Steers it while it runs, by the files that `virustotal/server.py` names.
+    pub fn steer(&self, file: &str, content: &str) {
+        // In one piece: it may be reading.
+        let (path, new) = (self.folder.path().join(file), self.folder.path().join("new"));
+        fs::write(&new, content).and_then(|()| fs::rename(new, path)).expect("the folder of a peer is writable");
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<Value> {
+        let written = fs::read(self.folder.path().join("requests.jsonl")).unwrap_or_default();
+        let complete = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        json_lines(&written[..complete])
+    }
+
+    /// What VirusTotal's own client (vt-py) reads from it.
+    pub fn read_by_its_client(&self, key: &str, sha256: &str, analysis: &str) -> Value {
+        let mut command = interpreted(&script("virustotal/client.py", "python"), "venv/bin/python");
+        command.args([&self.url(), key, sha256, analysis]);
+        serde_json::from_slice(&output_of(command).stdout).expect("the client prints JSON")
+    }
+}
+
 /// The headers by which a sender nobody here wrote signs this file: `standard-webhooks`, `svix`, `github` or `stripe`, by the npm
 /// (`sign.mjs`) or PyPI (`sign.py`) library.
 pub fn signed_by(program: &str, scheme: &str, file: &Path, secret: &str, id: &str, unix: i64) -> Vec<(String, String)> {

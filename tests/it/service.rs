@@ -490,21 +490,25 @@ fn read_chunks(stream: &mut impl BufRead) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The whole request, signed as Standard Webhooks says: HMAC-SHA256 over `id.timestamp.body`.
+/// The whole request to the source of every site.
 pub fn signed(message: &Message) -> Vec<u8> {
+    signed_for("portal", &message.id, &message.body)
+}
+
+/// The whole request to a source, signed as Standard Webhooks says: HMAC-SHA256 over `id.timestamp.body`.
+pub fn signed_for(source: &str, id: &str, body: &[u8]) -> Vec<u8> {
     let now = Timestamp::now().as_second();
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET).expect("any length will do");
-    mac.update(format!("{}.{now}.", message.id).as_bytes());
-    mac.update(&message.body);
+    mac.update(format!("{id}.{now}.").as_bytes());
+    mac.update(body);
     let signature = STANDARD.encode(mac.finalize().into_bytes());
     let mut request = format!(
-        "POST /v1/hooks/portal HTTP/1.1\r\nHost: relay\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         webhook-id: {}\r\nwebhook-timestamp: {now}\r\nwebhook-signature: v1,{signature}\r\n\r\n",
-        message.body.len(),
-        message.id
+        "POST /v1/hooks/{source} HTTP/1.1\r\nHost: relay\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         webhook-id: {id}\r\nwebhook-timestamp: {now}\r\nwebhook-signature: v1,{signature}\r\n\r\n",
+        body.len()
     )
     .into_bytes();
-    request.extend_from_slice(&message.body);
+    request.extend_from_slice(body);
     request
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Not here: what is wrong (`config`).
 
-use crate::config::{Config, Plan};
+use crate::config::{Config, Plan, PollPlan};
 use crate::event::Verdict;
 use crate::setting::Problem;
 use crate::sink::SinkConfig;
@@ -14,9 +14,12 @@ pub(super) fn of(config: &Config, plan: &Plan) -> Vec<Problem> {
     listener(plan, &mut odd);
     for source in &plan.sources {
         let key = format!("sources.{}", source.id);
-        if matches!(source.scheme, Scheme::Network { .. }) {
-            let words = "anybody in these networks can report anything; its events say auth = none, and gates do not trust them";
+        if matches!(source.scheme, Scheme::Network { .. }) && source.poll.is_none() {
+            let words = "anybody in these networks can report anything; its events say auth = none, and gates do not trust them: add confirm where the platform can be asked";
             odd.push(Problem::new(format!("{key}.verify.scheme"), words));
+        }
+        if let Some(poll) = &source.poll {
+            platform(&key, poll, &mut odd);
         }
         if source.scheme.shows_its_secret() && is_open(plan) {
             let words = "the token travels without TLS: whoever sees one request can send any";
@@ -33,6 +36,18 @@ pub(super) fn of(config: &Config, plan: &Plan) -> Vec<Problem> {
     }
     flows(plan, &mut odd);
     odd
+}
+
+/// What is odd about how a platform is asked.
+fn platform(key: &str, poll: &PollPlan, odd: &mut Vec<Problem>) {
+    if poll.is_in_the_clear() {
+        let words = "its API key travels without TLS: whoever sees one request can ask with it";
+        odd.push(Problem::new(key, words));
+    }
+    if poll.skips_verify() {
+        let words = "any certificate of its API is taken, so anyone on the way can read the key and forge reports: only for trying things out";
+        odd.push(Problem::new(key, words));
+    }
 }
 
 /// Proofs of Event Grid that hold, and could hold better.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use crate::app;
 use crate::cli::terminal::Terminal;
-use crate::config::{Config, Plan, SourcePlan};
+use crate::config::{Config, Plan, PollPlan, SourcePlan};
 use crate::event::Name;
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::Size;
@@ -37,6 +37,9 @@ pub(super) async fn ask(config: &Config, plan: &Plan, terminal: &mut Terminal) -
                 .await?;
         key_forms(source, &ring, &mut report)?;
         publisher(source, &mut report).await?;
+        if let Some(poll) = &source.poll {
+            ask_platform(&source.id, poll, &mut report).await?;
+        }
     }
     for (name, sink) in &plan.sinks {
         let tells = !matches!(config.sinks.get(name.as_str()), Some(SinkConfig::Syslog(syslog)) if syslog.address.starts_with("udp://"));
@@ -125,6 +128,20 @@ async fn publisher(source: &SourcePlan, report: &mut Report<'_>) -> std::io::Res
         Ok(Err(words)) => report.bad(&whose, words),
         Err(_) => report.bad(&whose, "no answer within 20s: check the address, the route and the firewalls"),
     }
+}
+
+/// Asks a source's platform whether it takes our keys.
+async fn ask_platform(source: &Name, plan: &PollPlan, report: &mut Report<'_>) -> std::io::Result<()> {
+    let whose = format!("source {source}, API");
+    let ring = secrets(&whose, plan.secrets(), true, report).await?;
+    report.terminal.say(format_args!("asking the platform of source {source} ..."));
+    for (key, answer) in app::probe_keys(plan, &ring).await {
+        match answer {
+            Ok(words) => report.good(&format!("{whose} with {key}"), words)?,
+            Err(words) => report.bad(&format!("{whose} with {key}"), words)?,
+        }
+    }
+    Ok(())
 }
 
 /// Asks a sink's receiver whether it would take events.

@@ -1,6 +1,7 @@
 //! The commands that ask a running service, or look at its folder.
 
-use std::net::SocketAddr;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,13 +29,13 @@ impl Service {
     fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         write(folder.path(), "secret", "a-secret-of-thirty-two-characters");
-        Self::start_in(folder, "store")
+        Self::start_in(folder, "store", "")
     }
 
-    /// With this store in the folder.
-    fn start_in(folder: TempDir, store: &str) -> Self {
+    /// With this store in the folder, and these sources beside.
+    fn start_in(folder: TempDir, store: &str, more: &str) -> Self {
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        let path = write_config(folder.path(), store, any, any);
+        let path = write_config(folder.path(), store, any, any, more);
         let plan = Files(vec![path]).plan().expect("a plan");
         let (stop, stopped) = oneshot::channel::<()>();
         let (tell, told) = std::sync::mpsc::sync_channel(1);
@@ -46,7 +47,7 @@ impl Service {
             })
         });
         let (receiver, api) = told.recv().expect("the service starts");
-        let config = write_config(folder.path(), store, receiver, api).to_str().expect("text").to_owned();
+        let config = write_config(folder.path(), store, receiver, api, more).to_str().expect("text").to_owned();
         Self { folder, config, stop: Some(stop), thread: Some(thread) }
     }
 
@@ -87,7 +88,7 @@ impl Drop for Service {
     }
 }
 
-fn write_config(folder: &Path, store: &str, receiver: SocketAddr, api: SocketAddr) -> PathBuf {
+fn write_config(folder: &Path, store: &str, receiver: SocketAddr, api: SocketAddr, more: &str) -> PathBuf {
     let (secret, store, lines) = (folder.join("secret"), folder.join(store), folder.join("out.ndjson"));
     let text = format!(
         "[receiver]\nlisten = \"{receiver}\"\nbody_max = \"64KiB\"\n[api]\nlisten = \"{api}\"\n\
@@ -95,7 +96,7 @@ fn write_config(folder: &Path, store: &str, receiver: SocketAddr, api: SocketAdd
          verify = {{ scheme = \"hmac\", preset = \"github\", secrets = [\"file:{secret}\"] }}\n\
          [sources.url_grid]\nadapter = \"native\"\n\
          verify = {{ scheme = \"event-grid\", secret_query = \"code\", secrets = [\"file:{secret}\"] }}\n\
-         [sinks.local]\ntype = \"file\"\npath = {lines:?}\n",
+         {more}[sinks.local]\ntype = \"file\"\npath = {lines:?}\n",
         secret = secret.display()
     );
     write(folder, "verdict-relay.toml", &text).into()
@@ -115,6 +116,67 @@ fn what_send_posts_arrives_and_sinks_counts_it() {
     let path = write(service.folder.path(), "body.json", OTHER);
     let (code, data, _) = service.run(&["send", "--source", "portal", "--count", "3", &path]);
     assert_eq!((code, data.lines().filter(|line| line.starts_with("202 ")).count()), (GOOD, 3));
+}
+
+/// A VirusTotal that answers only for keys with `good` in them, for as long as the test runs.
+fn platform() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (mut request, mut buffer) = (Vec::new(), [0; 4096]);
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                let Ok(read @ 1..) = stream.read(&mut buffer) else { break };
+                request.extend_from_slice(&buffer[..read]);
+            }
+            let (status, body) = match String::from_utf8_lossy(&request) {
+                asked if !asked.contains("good") => {
+                    (401, r#"{"error": {"code": "WrongCredentialsError", "message": "m"}}"#)
+                }
+                asked if asked.contains("overall_quotas") => {
+                    (200, include_str!("../../../tests/payloads/virustotal/v3_user_overall_quotas.json"))
+                }
+                _ => (200, r#"{"data": []}"#),
+            };
+            let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            // A client that gave up is no trouble of the platform's.
+            drop(stream.write_all(format!("{head}{body}").as_bytes()));
+        }
+    });
+    address
+}
+
+#[test]
+fn keys_and_check_tell_how_each_api_key_stands_and_none_of_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    write(folder.path(), "secret", "a-secret-of-thirty-two-characters");
+    let refused = write(folder.path(), "refused", "refused-value-of-thirty-characters");
+    let good = write(folder.path(), "accepted", "good-value-of-thirty-characters");
+    let source = format!(
+        "[sources.vt]\nadapter = \"virustotal\"\n\
+         poll = {{ keys = [\"file:{refused}\", \"file:{good}\"], url = \"http://{}\", streams = [\"ioc_stream\"] }}\n",
+        platform()
+    );
+    let service = Service::start_in(folder, "store", &source);
+    let table = service.run_until(&["keys"], |table| table.contains("active") && table.contains("of 500"));
+    let row = |name: &str| table.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
+    assert!(row("refused").contains("bad") && row("refused").contains("401"), "{table}");
+    assert!(row("accepted").contains("active"), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&service.run(&["keys", "--json"]).1).expect("JSON");
+    assert_eq!(
+        (&json[0]["source"], &json[0]["state"], &json[1]["state"]),
+        (&"vt".into(), &"bad".into(), &"active".into())
+    );
+    let (_, plan, _) = service.run(&["check"]);
+    assert!(plan.contains("source vt (VirusTotal, takes no webhooks)"), "{plan}");
+    let (code, told, words) = service.run(&["check", "--online"]);
+    assert_eq!(code, BAD, "{told}{words}");
+    for told_of in ["refuses the key: it answers 401", "the key is taken; left: api_requests_daily 463 of 500"] {
+        assert!(told.contains(told_of), "{told_of} is not in:\n{told}{words}");
+    }
+    for shown in [table, json.to_string(), plan, told, words] {
+        assert!(!shown.contains("of-thirty"), "{shown}");
+    }
 }
 
 #[test]
@@ -209,7 +271,7 @@ fn a_backup_of_a_running_store_is_whole_and_starts() {
     service.stop();
 
     let folder = std::mem::replace(&mut service.folder, tempfile::tempdir().expect("a folder"));
-    let mut restored = Service::start_in(folder, "backup");
+    let mut restored = Service::start_in(folder, "backup", "");
     // Known from before, so it is a duplicate; the other one is new.
     assert_eq!((restored.send(BODY).0, restored.send(OTHER).0), (GOOD, GOOD));
     restored.run_until(&["sinks"], |data| data.contains("local  ok     2        2 "));

@@ -135,7 +135,7 @@ impl LedgerFile {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let raw = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
-            let known = [Stage::Normalize.word(), Stage::Deliver.word()];
+            let known = [Stage::Normalize.word(), Stage::Fetch.word(), Stage::Deliver.word()];
             let stage: String = row.get(1)?;
             if row.get::<_, i64>(2)? != i64::from(crc32fast::hash(raw)) || !known.contains(&stage.as_str()) {
                 checked.note(format!("dead letter {}: its checksum does not hold", row.get::<_, String>(0)?));

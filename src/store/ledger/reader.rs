@@ -109,7 +109,11 @@ impl Reader {
         self.noted(rows.collect::<Result<_, _>>().map_err(LedgerError::from))
     }
 
-    fn noted<T>(&self, result: Result<T, LedgerError>) -> Result<T, LedgerError> {
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) fn noted<T>(&self, result: Result<T, LedgerError>) -> Result<T, LedgerError> {
         result.map_err(|error| self.ledger.noted(error))
     }
 }

@@ -26,6 +26,7 @@ fn event(number: u8) -> Event {
         standing: Standing::Latest,
         previous: None,
         replay: false,
+        topic: crate::event::Topic::Verdict,
     }
 }
 

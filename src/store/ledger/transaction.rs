@@ -14,7 +14,9 @@ use crate::event::{Event, Name, Position, Uid};
 /// One open transaction. Dropped without `commit`, it changes nothing.
 #[derive(Debug)]
 pub struct Transaction<'a> {
-    sqlite: rusqlite::Transaction<'a>,
+    pub(super) sqlite: rusqlite::Transaction<'a>,
+    /// Whether there is something new to ask a platform for.
+    pub(super) wants: bool,
     places: &'a mut Places,
     ahead: &'a mut Vec<(Name, Cursor)>,
     /// How many of this transaction's events stand before each cursor of `ahead`.
@@ -36,7 +38,8 @@ impl<'a> Transaction<'a> {
         head: Head,
     ) -> Self {
         let passed = vec![0; ahead.len()];
-        Self { sqlite, places, ahead, passed, began: head, head, events: Tail::default(), added: Added::default() }
+        let (events, added) = (Tail::default(), Added::default());
+        Self { sqlite, wants: false, places, ahead, passed, began: head, head, events, added }
     }
 
     /// Rolls back.
@@ -48,7 +51,7 @@ impl<'a> Transaction<'a> {
 
     /// Commits: gives the latest of the events that were added, and the new head.
     pub(super) fn commit(self) -> Result<(Tail, Head), LedgerError> {
-        let Self { sqlite, places, ahead, passed, began, head, events, added } = self;
+        let Self { sqlite, wants: _, places, ahead, passed, began, head, events, added } = self;
         let mut moved = ahead.clone();
         for ((sink, cursor), passed) in moved.iter_mut().zip(passed) {
             if passed > 0 {
@@ -255,7 +258,8 @@ impl<'a> Transaction<'a> {
     pub fn prune(&mut self, settled: Position, older: &Retention, rows_max: u32) -> Result<u64, LedgerError> {
         let Retention { events, dedup, verdicts, dead_letters } = older;
         let mut removed = 0;
-        for (sql, at) in FORGET.into_iter().zip([events, dedup, verdicts, verdicts, dead_letters]) {
+        // What was fetched and how far streams were read is of use as long as a second reading would be recognized.
+        for (sql, at) in FORGET.into_iter().zip([events, dedup, verdicts, verdicts, dead_letters, dedup, dedup]) {
             let values = params![at.as_millisecond(), rows_max, integer(settled.0)];
             removed += self.sqlite.prepare_cached(sql)?.execute(values)? as u64;
         }
@@ -287,7 +291,7 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), LedgerError> {
+    pub(super) fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<(), LedgerError> {
         self.sqlite.prepare_cached(sql)?.execute(values)?;
         Ok(())
     }
@@ -295,7 +299,7 @@ impl<'a> Transaction<'a> {
 
 /// Forgets at most ?2 rows that are older than ?1; events only up to position ?3. They run every second while nobody else can write, so
 /// each goes by an index and looks at no more rows than that.
-pub(super) const FORGET: [&str; 5] = [
+pub(super) const FORGET: [&str; 7] = [
     "DELETE FROM events WHERE position IN
          (SELECT position FROM (SELECT position FROM events WHERE at < ?1 ORDER BY at LIMIT ?2) WHERE position <= ?3)",
     "DELETE FROM dedup WHERE position IN (SELECT position FROM dedup WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
@@ -303,6 +307,10 @@ pub(super) const FORGET: [&str; 5] = [
     "DELETE FROM latest WHERE position IN (SELECT position FROM latest WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
     "DELETE FROM dead_letters WHERE id IN
          (SELECT id FROM dead_letters WHERE last_at < ?1 AND ?3 >= 0 ORDER BY last_at LIMIT ?2)",
+    "DELETE FROM reported WHERE (source, fetch) IN
+         (SELECT source, fetch FROM reported WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
+    "DELETE FROM marks WHERE (source, name) IN
+         (SELECT source, name FROM marks WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
 ];
 
 /// What is older than this goes.
@@ -383,7 +391,7 @@ fn read_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     let at = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
     Ok(DeadLetter {
         id: row.get(0)?,
-        stage: if row.get::<_, String>(1)? == Stage::Deliver.word() { Stage::Deliver } else { Stage::Normalize },
+        stage: Stage::of(row.get_ref(1)?.as_str()?),
         sink: row.get::<_, Option<String>>(2)?.map(name).transpose()?,
         source: name(row.get(3)?)?,
         position: Position(row.get::<_, i64>(4)?.unsigned_abs()),

@@ -5,6 +5,8 @@
 //!
 //! Not here: what is behind an answer (`ops`).
 
+mod submissions;
+
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use subtle::ConstantTimeEq;
 
 use crate::adapter::FetchId;
 use crate::event::{Name, Sha256 as Sha256Hash};
-use crate::ops::{Operation, Ops, OpsError, Wanted};
+use crate::ops::{Operation, Ops, OpsError, Submissions, SubmitError, Wanted};
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::{Problem, Span};
 use crate::store::ledger::LedgerError;
@@ -67,7 +69,7 @@ pub enum Scope {
     Read,
     /// Announce an analysis that must report.
     Gate,
-    /// Send files to a platform (planned).
+    /// Send files to a platform.
     Submit,
     /// Redrive and drop dead letters.
     Operate,
@@ -112,6 +114,8 @@ impl ApiConfig {
 pub struct Api {
     /// What is behind the answers.
     pub ops: Arc<Ops>,
+    /// Where files may be sent.
+    pub submissions: Submissions,
     /// Who may do what.
     pub plan: ApiPlan,
     /// The ring of each token, in the order of the plan.
@@ -141,6 +145,8 @@ fn routes(app: &mut web::ServiceConfig) {
         .route("/v1/sources", web::get().to(sources))
         .route("/v1/keys", web::get().to(keys))
         .route("/v1/expect", web::post().to(expect))
+        .route("/v1/submissions", web::get().to(submissions::destination))
+        .route("/v1/submissions", web::post().to(submissions::submit))
         .route("/v1/store", web::get().to(store))
         .route("/v1/dead-letters", web::get().to(dead_letters))
         .route("/v1/dead-letters/{id}", web::get().to(dead_letter))
@@ -368,6 +374,8 @@ enum ApiError {
     TooMany(String),
     #[error("the journal does not take it now, try again: {0}")]
     Unavailable(String),
+    #[error(transparent)]
+    Submission(#[from] SubmitError),
     #[error("the store cannot be read; the log says why")]
     Internal,
 }
@@ -403,6 +411,7 @@ impl ResponseError for ApiError {
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Submission(error) => submissions::status_of(error).0,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -418,6 +427,11 @@ impl ResponseError for ApiError {
         let mut answer = HttpResponse::build(status);
         if matches!(self, Self::Unavailable(_) | Self::TooMany(_)) {
             answer.insert_header(("Retry-After", "5"));
+        }
+        if let Self::Submission(error) = self
+            && let Some(wait) = submissions::status_of(error).1
+        {
+            answer.insert_header(("Retry-After", wait.as_secs().max(1).to_string()));
         }
         answer.insert_header((CONTENT_TYPE, "application/problem+json")).body(problem.to_string())
     }

@@ -25,8 +25,8 @@ use crate::deliver::{Condition, Deliverer, Parts, State};
 use crate::event::{Name, SourceId};
 use crate::format::Style;
 use crate::normalize::{Normalizer, Reading};
-use crate::ops::{Ops, PollHandle};
-use crate::poll::{self, PollPlan, PollState, Poller};
+use crate::ops::{Ops, PollHandle, Submissions};
+use crate::poll::{self, PollPlan, PollState, Poller, Submitter};
 use crate::receive::{self, Receiver, ReceiverPlan, ServerTls, Source};
 use crate::sandbox::Sandbox;
 use crate::secret::{KeyRing, SecretRef};
@@ -134,6 +134,7 @@ impl App {
         if let Some(tls) = &tls {
             background.spawn(tls.clone().run());
         }
+        let submissions = Submissions::new(store.path.clone(), sources.submitters);
         let failed = journal.failed();
         let ops = Arc::new(Ops {
             journal: journal.clone(),
@@ -146,7 +147,7 @@ impl App {
             ready: ready_seen.clone(),
             certificate: tls.clone(),
         });
-        let (api_server, api_address) = bind_api(api, ops.clone(), &store.path, &mut background).await?;
+        let (api_server, api_address) = bind_api(api, ops.clone(), submissions, &store.path, &mut background).await?;
         let mut app = Self {
             ops,
             receiver: None,
@@ -250,6 +251,8 @@ struct Sources {
     kinds: BTreeMap<SourceId, (String, &'static str)>,
     /// Those whose platform is asked.
     asked: Vec<AskedSource>,
+    /// Those that may be sent files.
+    submitters: BTreeMap<SourceId, Submitter>,
 }
 
 /// A source whose platform is asked.
@@ -280,6 +283,7 @@ impl Sources {
             sources.readings.insert(id.clone(), Reading { adapter: adapter.clone(), asks, remembers });
             if let Some(plan) = poll {
                 let keys = open_keys(plan.secrets(), true, secrets, background).await;
+                sources.submitters.extend(Submitter::new(&plan, keys.clone()).map(|submitter| (id.clone(), submitter)));
                 sources.asked.push(AskedSource { id, plan, keys, adapter });
             }
         }
@@ -407,6 +411,7 @@ fn hostname() -> String {
 async fn bind_api(
     plan: ApiPlan,
     ops: Arc<Ops>,
+    submissions: Submissions,
     store: &Path,
     background: &mut JoinSet<()>,
 ) -> anyhow::Result<(actix_web::dev::Server, SocketAddr)> {
@@ -418,7 +423,7 @@ async fn bind_api(
     }
     let own_token =
         write_own_token(&api::token_file(store)).context("cannot write the API token of the command line")?;
-    let api = Api { ops, plan: ApiPlan { listen: address, ..plan }, keys, own_token };
+    let api = Api { ops, submissions, plan: ApiPlan { listen: address, ..plan }, keys, own_token };
     Ok((api::listen(Arc::new(api), socket)?, address))
 }
 

@@ -20,6 +20,7 @@ mod serve;
 mod sinks;
 mod sources;
 mod store;
+mod submit;
 mod terminal;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ enum Command {
     Demo(demo::Demo),
     Check(check::Check),
     Send(send::Send),
+    Submit(submit::Submit),
     Render(render::Render),
     Adapter(adapter::AdapterCommand),
     Sources(sources::Sources),
@@ -95,6 +97,7 @@ impl Cli {
             Command::Demo(command) => command.run(terminal),
             Command::Check(command) => command.run(&files, terminal),
             Command::Send(command) => command.run(&files, terminal),
+            Command::Submit(command) => command.run(&files, terminal),
             Command::Render(command) => command.run(&files, terminal),
             Command::Adapter(command) => command.run(terminal),
             Command::Sources(command) => command.run(&files, terminal),

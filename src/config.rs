@@ -19,7 +19,7 @@ use crate::adapter::{self, Adapter, AdapterName};
 use crate::api::{ApiConfig, ApiPlan};
 use crate::delivery::Coding;
 use crate::event::{Name, SourceId};
-use crate::poll::{Asked, ConfirmConfig, PollConfig, ReconcileConfig};
+use crate::poll::{Asked, Audience, ConfirmConfig, PollConfig, ReconcileConfig};
 use crate::receive::{RateLimit, ReceiverConfig, ReceiverPlan};
 use crate::secret::SecretRef;
 use crate::setting::{Problem, Size, Span};
@@ -153,10 +153,9 @@ pub struct SourceConfig {
     /// Polling VirusTotal.
     #[serde(default)]
     pub poll: Option<PollConfig>,
-    /// Planned: sending files to the platform.
+    /// Whether files may be sent to the platform for analysis, and who sees them there; off unless set.
     #[serde(default)]
-    #[schemars(skip)]
-    pub submit: Option<serde_json::Value>,
+    pub submit: Option<Audience>,
     /// With `adapter = "jq"`: the adapter as a table of jq expressions.
     #[serde(default)]
     pub jq: Option<PackTable>,
@@ -365,17 +364,19 @@ impl SourceConfig {
     fn plan(self, name: &str, loopback: bool, dedup: Duration) -> Result<SourcePlan, Vec<Problem>> {
         let key = format!("sources.{name}");
         let mut problems = Vec::new();
-        let planned = [("submit", &self.submit)];
-        for (field, value) in planned {
-            if value.is_some() {
-                problems.push(Problem::new(format!("{key}.{field}"), "planned, and not built yet: remove this key"));
-            }
-        }
         let id = kept(name.parse::<Name>().map_err(|error| Problem::new(&key, error.to_string())), &mut problems);
         let adapter = self.plan_adapter(&key, name).map_err(|found| problems.extend(found)).ok();
         let is_asked = self.confirm.is_some() || self.reconcile.is_some() || self.poll.is_some();
         let asked = Asked { confirm: self.confirm, reconcile: self.reconcile, poll: self.poll };
         let poll = asked.plan(&key, &self.adapter.0, dedup).map_err(|found| problems.extend(found)).ok();
+        let poll =
+            poll.and_then(|mut poll| match self.submit.map(|who| who.plan(&key, &self.adapter.0, poll.as_mut())) {
+                Some(Err(problem)) => {
+                    problems.push(problem);
+                    None
+                }
+                _ => Some(poll),
+            });
         let scheme = if let Some(verify) = &self.verify {
             kept(verify.plan(&format!("{key}.verify"), loopback), &mut problems)
         } else if is_asked {

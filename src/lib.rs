@@ -12,7 +12,8 @@
 //! What a message only points to, or what no message told, [`poll`] asks the platform for, and appends at step 3.
 //!
 //! Around that way: [`config`] and [`setting`] say what there is, [`app`] puts the parts together, [`ops`] and [`api`] answer
-//! operators, [`telemetry`] counts, [`cli`] is the command line, [`backoff`] and [`tls`] serve the sinks, [`sandbox`] runs what users wrote in jq.
+//! operators, [`telemetry`] counts, [`cli`] is the command line, [`backoff`] and [`tls`] serve the sinks, [`sandbox`] runs what users wrote in jq,
+//! [`upload`] serves whoever sends files.
 //!
 //! # Invariants
 //!
@@ -53,6 +54,7 @@ pub mod sink;
 pub mod store;
 pub mod tls;
 pub mod trust;
+pub mod upload;
 
 // What holds it together.
 pub mod api;

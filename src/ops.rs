@@ -6,6 +6,8 @@
 //!
 //! Not here: routes and permissions (`api`).
 
+mod submissions;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +29,10 @@ use crate::store::{AppendError, Draft, Journal as _, Kind};
 use crate::telemetry::{Metrics, SourceCounts};
 use crate::verify::Refusal;
 
+pub use self::submissions::{Submission, Submissions, SubmitError};
 pub use crate::delivery::Wanted;
 pub use crate::normalize::Operation;
+pub use crate::poll::NotSubmitted;
 
 /// The handles of the running parts.
 pub struct Ops {

@@ -18,6 +18,7 @@ mod probe;
 mod quota;
 mod reconcile;
 mod session;
+mod submit;
 #[cfg(test)]
 mod tests;
 mod virustotal;
@@ -49,6 +50,7 @@ pub use self::config::{Asked, ConfirmConfig, PollConfig, PollPlan, ReconcileConf
 pub use self::keys::{KeyState, KeyView};
 pub use self::probe::probe;
 pub use self::quota::{Quota, Quotas};
+pub use self::submit::{Audience, Destination, NotSubmitted, Sample, Submitted, Submitter};
 
 /// What a poller is made of.
 pub struct Parts {

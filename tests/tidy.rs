@@ -46,8 +46,8 @@ const PORTS: [&str; 4] = ["store", "sink", "secret", "trust"];
 /// Ports with several edges behind them, one a file or folder, of which none knows another and no loop knows any.
 /// The store is one edge: journal, ledger and keeper are its parts. So is trust: its publishers share one cache and one client.
 const PORTS_OF_MANY: [&str; 2] = ["sink", "secret"];
-/// What edges and loops share: metrics, TLS as a client, and the process that runs what users wrote in jq.
-const SHARED: [&str; 3] = ["telemetry", "tls", "sandbox"];
+/// What edges and loops share: metrics, TLS as a client, the process that runs what users wrote in jq, and files as the body of a request.
+const SHARED: [&str; 4] = ["telemetry", "tls", "sandbox", "upload"];
 /// The only names outside that the domain may know: plain values.
 const DOMAIN_MAY_NAME: [&str; 4] = ["secret::Key", "secret::Secret", "secret::SecretRef", "tls::ClientTlsConfig"];
 

@@ -11,14 +11,15 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use jiff::Timestamp;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use reqwest::{Client, Method, Url};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Body, Client, Method, RequestBuilder, Url};
 use serde_json::Value;
 
 use super::Files;
 use super::terminal::shown;
 use crate::secret::{KeyRing, SecretRef};
 use crate::tls::ClientTlsConfig;
+use crate::upload::FileBody;
 
 /// Which service to ask, and by which right.
 #[derive(Debug, Args)]
@@ -99,15 +100,37 @@ fn header_of(reference: &str, token: &[u8]) -> anyhow::Result<HeaderValue> {
 impl Api {
     /// Asks for `path` (segments without slashes) and gives the JSON of a good answer.
     pub(super) async fn ask(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Value> {
+        self.answer(self.request(method, path, query)).await
+    }
+
+    /// Posts a file of that many bytes, and gives the JSON of a good answer.
+    pub(super) async fn upload(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        file: FileBody,
+        bytes: u64,
+    ) -> anyhow::Result<Value> {
+        // To the service, and from there to the platform, each on a slow line.
+        let timeout = UPLOAD_TIMEOUT + Duration::from_secs(bytes / (64 << 10));
+        let request = self.request(Method::POST, path, query).header(CONTENT_TYPE, "application/octet-stream");
+        self.answer(request.timeout(timeout).body(Body::wrap(file))).await
+    }
+
+    fn request(&self, method: Method, path: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
         let mut url = self.base.clone();
         url.path_segments_mut().expect("http has a path").pop_if_empty().push("v1").extend(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let mut request = self.client.request(method, url.clone()).header(ACCEPT, "application/json");
-        if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, token);
+        let request = self.client.request(method, url).header(ACCEPT, "application/json");
+        match &self.token {
+            Some(token) => request.header(AUTHORIZATION, token),
+            None => request,
         }
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Value> {
         let (status, body) = answer_of(request).await.with_context(|| {
             format!("no answer from {}: is the service running, and is this its api.listen?", self.base)
         })?;
@@ -148,7 +171,7 @@ pub(super) fn client(url: &Url, tls: &ClientTlsConfig) -> anyhow::Result<Client>
 }
 
 /// Status and body of the answer; of a body that is too large, the beginning.
-pub(super) async fn answer_of(request: reqwest::RequestBuilder) -> anyhow::Result<(u16, Vec<u8>)> {
+pub(super) async fn answer_of(request: RequestBuilder) -> anyhow::Result<(u16, Vec<u8>)> {
     let mut response = request.send().await.map_err(|error| told(&error))?;
     let status = response.status().as_u16();
     let mut body = Vec::new();
@@ -204,5 +227,7 @@ const VARIABLE: &str = "env:VERDICT_RELAY_TOKEN";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than the receiver's own deadline of 3 s and a slow upload of a large body.
 const TIMEOUT: Duration = Duration::from_mins(1);
+/// Beside the time that the bytes take: the platform answers each of three questions within its own timeout of at most 5 minutes.
+const UPLOAD_TIMEOUT: Duration = Duration::from_mins(20);
 /// A page of dead letters with reasons of 1 KiB each, and one dead letter with a body of 10 MiB.
 const ANSWER_BYTES_MAX: usize = 64 << 20;

@@ -75,6 +75,7 @@ fn tell_source(source: &SourcePlan, plan: &Plan, terminal: &mut Terminal) -> any
     if let Some(poll) = poll {
         let keys: Vec<String> = poll.secrets().into_iter().map(|key| key.0).collect();
         rows.push(("asks", format!("{} for {}", poll.origin(), poll.words())));
+        rows.extend(poll.submit_words().map(|words| ("submit", words)));
         rows.push(("API key in", keys.join(", ")));
     }
     for (what, value) in rows {

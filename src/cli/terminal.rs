@@ -7,7 +7,7 @@
 //! Not here: what is printed.
 
 use std::fmt::{Display, Write as _};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -18,17 +18,20 @@ pub(super) struct Terminal {
     data: Box<dyn Write + Send>,
     words: Box<dyn Write + Send>,
     is_read: bool,
+    /// Whether a person watches the words, so that a line may be written again.
+    is_watched: bool,
 }
 
 impl Terminal {
     /// Standard output and standard error.
     pub(super) fn standard() -> Self {
-        Self::new(Box::new(io::stdout()), Box::new(io::stderr()))
+        let is_watched = io::stderr().is_terminal();
+        Self { is_watched, ..Self::new(Box::new(io::stdout()), Box::new(io::stderr())) }
     }
 
     /// Two other places.
     pub(super) fn new(data: Box<dyn Write + Send>, words: Box<dyn Write + Send>) -> Self {
-        Self { data, words, is_read: true }
+        Self { data, words, is_read: true, is_watched: false }
     }
 
     /// Whether somebody still reads the data.
@@ -81,6 +84,27 @@ impl Terminal {
     pub(super) fn say(&mut self, text: impl Display) {
         let _unheard = self.words.write_all(format!("{}\n", shown(&text.to_string())).as_bytes());
         let _unheard = self.words.flush();
+    }
+
+    /// Writes the line of progress again, where a person watches.
+    pub(super) fn progress(&mut self, text: impl Display) {
+        if self.is_watched {
+            let _unseen = self.words.write_all(format!("\r{}\x1b[K", shown(&text.to_string())).as_bytes());
+            let _unseen = self.words.flush();
+        }
+    }
+
+    /// Whether progress is seen.
+    pub(super) const fn is_watched(&self) -> bool {
+        self.is_watched
+    }
+
+    /// Takes the line of progress away.
+    pub(super) fn end_progress(&mut self) {
+        self.progress("");
+        if self.is_watched {
+            let _unseen = self.words.write_all(b"\r").and_then(|()| self.words.flush());
+        }
     }
 
     /// Says every line of an error, the first one behind `label`.

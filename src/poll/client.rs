@@ -6,6 +6,8 @@
 //!
 //! Not here: which paths there are (`platform`), what an answer means (`answer`), which key is used (`keys`).
 
+mod upload;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ use rustls::RootCertStore;
 use super::platform::{Platform, Question};
 use crate::setting::Span;
 use crate::tls::{self, ClientTls, Stamp};
+
+pub(super) use self::upload::{Content, Place};
 
 /// Where an API is: scheme, host, port, and the path before the API's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,9 +56,7 @@ impl Base {
 
     /// Whether it is on this machine.
     pub(super) fn is_loopback(&self) -> bool {
-        let host = self.0.host_str().unwrap_or_default();
-        let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
-        address.map_or(host == "localhost", |address| address.is_loopback())
+        is_loopback(&self.0)
     }
 
     /// Scheme, host and port.
@@ -72,6 +74,12 @@ impl Base {
         }
         url
     }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let address: Option<IpAddr> = host.trim_start_matches('[').trim_end_matches(']').parse().ok();
+    address.map_or(host == "localhost", |address| address.is_loopback())
 }
 
 /// What a platform answered.
@@ -120,6 +128,15 @@ impl Client {
 
     /// Asks one question with this key.
     pub(super) async fn ask(&mut self, question: &Question, key: &[u8], now: Timestamp) -> Result<Raw, Failure> {
+        let headers = self.headers(key)?;
+        let url = self.base.url_of(question);
+        let http = self.http()?;
+        let response = http.get(url).headers(headers).send().await.map_err(|error| self.failure(error))?;
+        self.read(response, question.bytes_max, now).await
+    }
+
+    /// The headers of a question, with its key.
+    fn headers(&self, key: &[u8]) -> Result<HeaderMap, Failure> {
         let mut headers = HeaderMap::new();
         for (name, value) in self.platform.headers(key, self.user.as_deref()) {
             let mut value = HeaderValue::from_bytes(&value).map_err(|_| Failure::Key)?;
@@ -128,16 +145,18 @@ impl Client {
         }
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        let url = self.base.url_of(question);
-        let http = self.http()?;
-        let mut response = http.get(url).headers(headers).send().await.map_err(|error| self.failure(error))?;
+        Ok(headers)
+    }
+
+    /// What came back; of a good answer at most `bytes_max`.
+    async fn read(&self, mut response: reqwest::Response, bytes_max: usize, now: Timestamp) -> Result<Raw, Failure> {
         let status = response.status().as_u16();
         let found = response.headers();
         let (retry_after, remaining) = waits(found, now);
         let kind = found.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let is_page = kind.trim_start().to_ascii_lowercase().starts_with("text/html");
         // A refusal in many words says no more than its beginning.
-        let bytes_max = if status == 200 { question.bytes_max } else { REFUSAL_BYTES_MAX };
+        let bytes_max = if status == 200 { bytes_max } else { REFUSAL_BYTES_MAX };
         if status == 200 && response.content_length().is_some_and(|length| length > bytes_max as u64) {
             return Err(Failure::TooLarge);
         }
@@ -177,16 +196,7 @@ impl Client {
         } else {
             self.tls.load().map_err(|error| Failure::Tls(error.to_string()))?
         };
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(self.timeout)
-            // A key is for the platform in the config, and for nobody it points to.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .pool_max_idle_per_host(1)
-            .build()
-            .map_err(|error| Failure::Unavailable(format!("cannot set up HTTP: {}", cause(&error))))?;
+        let http = http_with(tls, self.timeout)?;
         self.http = Some(http.clone());
         Ok(http)
     }
@@ -205,6 +215,19 @@ impl Client {
             format!("{what} {place}: {}", cause(&error))
         })
     }
+}
+
+fn http_with(tls: rustls::ClientConfig, timeout: Duration) -> Result<reqwest::Client, Failure> {
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(timeout)
+        // A key is for the platform in the config, and for nobody it points to.
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .pool_max_idle_per_host(1)
+        .build()
+        .map_err(|error| Failure::Unavailable(format!("cannot set up HTTP: {}", cause(&error))))
 }
 
 /// The innermost cause in its own words.

@@ -90,6 +90,8 @@ pub struct PollPlan {
     pub(super) tls: ClientTls,
     pub(super) reconcile: Option<Every>,
     pub(super) streams: Option<(Every, Vec<Stream>)>,
+    /// Whether files may be sent to it, and who sees them there.
+    pub(super) submit: Option<super::submit::Audience>,
 }
 
 /// How often something is read, and how far back.
@@ -312,7 +314,17 @@ impl Common<'_> {
             }
         };
         let (base, tls) = (base?, tls?);
-        Some(PollPlan { platform, base, keys: self.keys, user: None, timeout, tls, reconcile: None, streams: None })
+        Some(PollPlan {
+            platform,
+            base,
+            keys: self.keys,
+            user: None,
+            timeout,
+            tls,
+            reconcile: None,
+            streams: None,
+            submit: None,
+        })
     }
 }
 

@@ -130,7 +130,7 @@ impl Poller {
         let platform = self.plan.platform;
         match Wanted::of_key(wanted)? {
             Wanted::Id(id) => {
-                let fetch = FetchId::new(platform.analysis_kind(), &id)?;
+                let fetch = FetchId::new(self.plan.analysis_kind(), &id)?;
                 Some((platform.report(&fetch)?, Some(fetch)))
             }
             Wanted::Sha256(hash) => Some((platform.by_hash(hash)?, None)),

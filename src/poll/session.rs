@@ -231,7 +231,7 @@ fn better(one: Option<Answer>, other: Answer) -> Answer {
 }
 
 /// A platform that repeats our key in its words does not get it into our log.
-fn without(answer: Answer, key: &[u8]) -> Answer {
+pub(super) fn without(answer: Answer, key: &[u8]) -> Answer {
     let Ok(key) = std::str::from_utf8(key.trim_ascii()) else { return answer };
     let hide = |words: String| if key.is_empty() { words } else { words.replace(key, "[key]") };
     match answer {

@@ -61,6 +61,12 @@ impl Space {
     }
 }
 
+/// Whether a file of that many bytes fits beside what the store keeps back, twice.
+pub fn has_room(folder: &Path, bytes: u64) -> io::Result<bool> {
+    let Space { free, reserve, .. } = Space::of(folder)?;
+    Ok(free >= bytes.saturating_add(reserve * 2))
+}
+
 impl Folder {
     /// Makes the folder, with mode 0700, and locks it.
     pub fn open(path: &Path) -> Result<Self, FolderError> {

@@ -20,6 +20,8 @@ mod proofs;
 mod readme;
 mod service;
 #[cfg(feature = "peers")]
+mod submit;
+#[cfg(feature = "peers")]
 mod virustotal;
 #[cfg(feature = "peers")]
 mod way;

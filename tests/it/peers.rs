@@ -5,6 +5,8 @@
 //!
 //! Not here: how a peer is installed and configured (`tests/peers`, whose README says what each of them writes).
 
+pub mod uploads;
+
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};

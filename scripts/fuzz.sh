@@ -40,7 +40,7 @@ for vector in json.load(open("tests/payloads/signature_vectors.json")):
 PYTHON
 
 for target in adapters proofs; do
-  echo "fuzz: $target for $seconds s, from $(ls "$out/$target/seeds" | wc -l) seeds"
+  echo "fuzz: $target for $seconds s, from $(find "$out/$target/seeds" -type f | wc -l) seeds"
   folder=$out/$target
   if ! "$out/build/$host/debug/$target" -max_total_time="$seconds" -max_len=20000 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
     -artifact_prefix="$folder/broken/" "$folder/corpus" "$folder/seeds" >"$folder/log" 2>&1; then

@@ -85,6 +85,11 @@ impl Adapter for Pack {
         }
         Ok(gathered.finish())
     }
+
+    /// Of a platform whose messages point to reports, the id of an analysis is the id of its report.
+    fn fetch_of(&self, finding: &Finding) -> Option<FetchId> {
+        FetchId::new(self.rules.pointer?.word(), finding.event_id.as_deref()?)
+    }
 }
 
 impl Pack {

@@ -97,6 +97,38 @@ async fn assemblylines_submission_is_one_event_by_webhook_and_by_list() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn triages_samples_are_listed_and_an_unproven_overview_is_asked_for() {
+    let platform = Platform::start().await;
+    let overview = include_str!("../../../adapters/triage/bodies/overview.json");
+    let other = overview.replace("260323-abcdefghij", "260323-klmnopqrst").replace(SHA256, &"a".repeat(64));
+    let running = include_str!("../../../adapters/triage/bodies/overview_running.json");
+    let item = |id: &str, status: &str| json!({"id": id, "status": status, "submitted": noon(), "completed": noon()});
+    let listed = [
+        item("260323-uvwxyz0123", "running"),
+        item("260323-klmnopqrst", "reported"),
+        item("260323-abcdefghij", "reported"),
+    ];
+    platform.on("/v0/samples?subset=owned", [ok(&json!({"data": listed, "next": null}))]);
+    platform.on("/v0/samples/260323-abcdefghij/overview.json", [ok(&running), ok(&overview)]);
+    platform.on("/v0/samples/260323-klmnopqrst/overview.json", [ok(&other)]);
+    let asked = json!({
+        "confirm": {"url": platform.url(), "key": "key", "timeout": "5s"},
+        "reconcile": {"every": "5m"},
+    });
+    let mut bench = Bench::new("triage", &asked).await;
+    // Anyone could have written it, so it is no event before Triage says the same.
+    bench.deliver(How::Network, overview).await;
+    bench.settle();
+    assert_eq!((bench.events().len(), bench.waiting()), (0, 1));
+    bench.run_until(noon(), minutes(20)).await;
+    let auths: Vec<_> = bench.events().iter().map(|event| event.auth.word()).collect();
+    assert_eq!((auths, bench.waiting(), bench.letters().len()), (vec!["confirmed", "confirmed"], 0, 0));
+    let asked = platform.asked();
+    let of = |part: &str| asked.iter().filter(|path| path.contains(part)).count();
+    assert_eq!((of("abcdefghij"), of("klmnopqrst"), of("uvwxyz")), (2, 1, 0), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn metadefenders_unproven_callback_is_confirmed_by_its_id() {
     let platform = Platform::start().await;
     let infected = include_str!("../../../tests/payloads/metadefender/core_callback_infected_archive.json");

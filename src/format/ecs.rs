@@ -85,7 +85,7 @@ impl View<'_> {
         json.nest("agent", |json| {
             json.put("name", self.style.hostname());
             json.put("type", PRODUCT);
-            json.put("version", &self.style.version);
+            json.put("version", self.style.version.as_str());
         });
         if let Some(tenant) = &self.event.finding.tenant {
             json.nest("organization", |json| json.put("id", self.keep.text(tenant)));

@@ -1,17 +1,13 @@
 //! Writes JSON objects field by field, in one pass and without a tree.
 //!
-//! Invariants: serde serializes every value; this places keys, which are literals of ours, commas and braces. Characters that
-//! could disturb a line or a reader (`format::is_hazard`) are written as `\uXXXX`, which every JSON parser gives back unchanged.
+//! Invariants: keys are literals of ours. Characters that could disturb a line or a reader (`format::is_hazard`) are written as
+//! `\uXXXX`, which every JSON parser gives back unchanged.
 //!
 //! Not here: which fields there are (`ocsf`, `ecs`, `hec`).
 
-use std::fmt::Display;
-use std::io;
+use std::fmt::{self, Display, Write};
 
-use serde::Serialize;
-use serde_json::ser::Formatter;
-
-use super::{Code, is_hazard};
+use super::{Code, escape_into, push_code};
 
 /// An object that is being written.
 pub(super) struct Object<'a> {
@@ -28,13 +24,13 @@ pub(super) fn object(out: &mut Vec<u8>, fill: impl FnOnce(&mut Object<'_>)) {
 
 impl Object<'_> {
     /// A field with a plain value.
-    pub(super) fn put(&mut self, key: &'static str, value: impl Serialize) {
+    pub(super) fn put(&mut self, key: &'static str, value: impl Scalar) {
         self.key(key);
-        scalar(self.out, value);
+        value.write(self.out);
     }
 
     /// A field that is left out where there is no value.
-    pub(super) fn put_some(&mut self, key: &'static str, value: Option<impl Serialize>) {
+    pub(super) fn put_some(&mut self, key: &'static str, value: Option<impl Scalar>) {
         if let Some(value) = value {
             self.put(key, value);
         }
@@ -71,8 +67,8 @@ impl Object<'_> {
     }
 
     /// A field with a list of plain values; left out where there are none.
-    pub(super) fn values<T: Serialize>(&mut self, key: &'static str, items: impl IntoIterator<Item = T>) {
-        self.list(key, items, |out, item| scalar(out, item));
+    pub(super) fn values<T: Scalar>(&mut self, key: &'static str, items: impl IntoIterator<Item = T>) {
+        self.list(key, items, |out, item| item.write(out));
     }
 
     /// A field with a list of objects; left out where there are none.
@@ -115,35 +111,93 @@ impl Object<'_> {
     }
 }
 
-/// Serializes what it shows, without a text in between.
-pub(super) struct Shown<T>(pub(super) T);
+/// A value without parts.
+pub(super) trait Scalar {
+    /// Appends it as JSON.
+    fn write(self, out: &mut Vec<u8>);
+}
 
-impl<T: Display> Serialize for Shown<T> {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+macro_rules! as_serde_writes_it {
+    ($($type:ty),*) => {
+        $(impl Scalar for $type {
+            fn write(self, out: &mut Vec<u8>) {
+                serde_json::to_writer(out, &self).expect("numbers and flags are written to memory");
+            }
+        })*
+    };
+}
+
+as_serde_writes_it!(bool, u8, u16, u32, u64, i64, f32);
+
+impl Scalar for &str {
+    fn write(self, out: &mut Vec<u8>) {
+        out.push(b'"');
+        inside_quotes(out, self).expect("memory takes every write");
+        out.push(b'"');
     }
 }
 
-fn scalar(out: &mut Vec<u8>, value: impl Serialize) {
-    let mut serializer = serde_json::Serializer::with_formatter(out, LineSafe);
-    value.serialize(&mut serializer).expect("numbers, flags and texts are written to memory");
+/// A value as people read it, as a text.
+pub(super) struct Shown<T>(pub(super) T);
+
+impl<T: Display> Scalar for Shown<T> {
+    fn write(self, out: &mut Vec<u8>) {
+        out.push(b'"');
+        write!(Inside(out), "{}", self.0).expect("what we show has no errors of its own");
+        out.push(b'"');
+    }
 }
 
-/// Compact JSON whose texts hold no hazard. `serde_json` has escaped quotes, backslashes and C0 controls before it asks.
-struct LineSafe;
+/// Between the quotes of a text.
+struct Inside<'a>(&'a mut Vec<u8>);
 
-impl Formatter for LineSafe {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        // Every hazard that is left is DEL or begins with one of these bytes.
-        if !fragment.bytes().any(|b| matches!(b, 0x7f | 0xc2 | 0xd8 | 0xe2 | 0xef)) {
-            return writer.write_all(fragment.as_bytes());
+impl Write for Inside<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        inside_quotes(self.0, text)
+    }
+}
+
+fn inside_quotes(out: &mut Vec<u8>, text: &str) -> fmt::Result {
+    // Looks at every byte where the first odd one would do, so that the compiler can compare many at once.
+    let is_plain = text.bytes().fold(true, |plain, b| plain & (b >= b' ') & (b < 0x7f) & (b != b'"') & (b != b'\\'));
+    if is_plain {
+        out.extend_from_slice(text.as_bytes());
+        return Ok(());
+    }
+    let is_special = |c| matches!(c, '"' | '\\');
+    escape_into(out, text, is_special, |out, c| {
+        out.push(b'\\');
+        match c {
+            '"' => out.push(b'"'),
+            '\\' => out.push(b'\\'),
+            '\n' => out.push(b'n'),
+            '\r' => out.push(b'r'),
+            '\t' => out.push(b't'),
+            _ => push_code(out, c)?,
         }
-        let mut written = 0;
-        for (at, c) in fragment.char_indices().filter(|(_, c)| is_hazard(*c)) {
-            writer.write_all(&fragment.as_bytes()[written..at])?;
-            write!(writer, "\\u{:04x}", u32::from(c))?;
-            written = at + c.len_utf8();
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::format::is_hazard;
+
+    proptest! {
+        #[test]
+        fn a_text_is_read_back_by_another_parser_and_holds_no_hazard(text in r#"[\x00-\x20"\\a-c\x7f-\xa0é\u{61c}\u{2028}\u{feff}\u{1f600}]{0,24}"#) {
+            let mut out = Vec::new();
+            object(&mut out, |json| {
+                json.put("as_it_is", text.as_str());
+                json.show("in_pieces", format_args!("{text}, {text}"));
+            });
+            prop_assert!(!std::str::from_utf8(&out).expect("UTF-8").contains(is_hazard));
+            let read: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
+            prop_assert_eq!(&read["as_it_is"], &text);
+            prop_assert_eq!(&read["in_pieces"], &format!("{text}, {text}"));
         }
-        writer.write_all(&fragment.as_bytes()[written..])
     }
 }

@@ -157,7 +157,7 @@ impl View<'_> {
             json.nest("product", |json| {
                 json.put("vendor_name", VENDOR);
                 json.put("name", PRODUCT);
-                json.put("version", &self.style.version);
+                json.put("version", self.style.version.as_str());
             });
             json.put("logged_time", event.received_at.as_millisecond());
         });
@@ -235,7 +235,7 @@ impl View<'_> {
             json.put("name", self.keep.text(&event.provider));
             json.code("type_id", "type", UNKNOWN);
         });
-        json.put_some("num_files", matches!(self.subject.kind(), "file" | "object").then_some(1));
+        json.put_some("num_files", matches!(self.subject.kind(), "file" | "object").then_some(1_u8));
         json.put("num_detections", finding.hits);
         json.put("total", u8::from(event.topic.is_verdict()));
         let failed = is_failure(event);

@@ -189,9 +189,7 @@ impl Scanner<'_> {
         let mut kind = Kind::Text;
         loop {
             let rest = &self.bytes[self.at..];
-            let Some(plain) = rest.iter().position(|&byte| ENDS_PLAIN_TEXT[usize::from(byte)]) else {
-                return Err("ends within a text");
-            };
+            let Some(plain) = plain_bytes(rest) else { return Err("ends within a text") };
             self.at += plain;
             match rest[plain] {
                 b'"' => break,
@@ -292,19 +290,50 @@ fn index(number: usize) -> u32 {
     u32::try_from(number).expect("bodies are at most 4 GiB, and a node is at least one byte")
 }
 
-const ENDS_PLAIN_TEXT: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = true;
-        byte += 1;
+/// How many bytes stand before the next quote, backslash or control character; none if there is none.
+fn plain_bytes(text: &[u8]) -> Option<usize> {
+    let (words, rest) = text.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let ends = ends_of_plain(u64::from_le_bytes(*word));
+        if ends != 0 {
+            return Some(index * 8 + ends.trailing_zeros() as usize / 8);
+        }
     }
-    table[b'"' as usize] = true;
-    table[b'\\' as usize] = true;
-    table
-};
+    let ends = rest.iter().position(|&byte| byte < b' ' || matches!(byte, b'"' | b'\\'))?;
+    Some(words.len() * 8 + ends)
+}
+
+/// The top bit of each byte of a word that is a quote, a backslash or a control character. Bytes above the lowest such one may be marked
+/// wrongly, because a subtraction borrows from them.
+const fn ends_of_plain(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const fn below(word: u64, bound: u8) -> u64 {
+        word.wrapping_sub(ONES * bound as u64) & !word
+    }
+    let (quote, backslash) = (word ^ ONES * b'"' as u64, word ^ ONES * b'\\' as u64);
+    (below(word, b' ') | below(quote, 1) | below(backslash, 1)) & ONES << 7
+}
 
 /// Deepest nesting: real reports stay under 20, and parsers behind us stop at 64 to 128.
 const DEPTH_MAX: usize = 64;
 /// Most keys and values of one body: they take 16 bytes each, so 32 MiB, whatever the size limit of the receiver.
 const NODES_MAX: usize = 1 << 21;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_end_of_plain_text_is_the_first_byte_that_ends_it(
+            plain in prop::collection::vec(0x20..=0xff_u8, 0..40),
+            rest in prop::collection::vec(any::<u8>(), 0..12),
+        ) {
+            let text = [plain, rest].concat();
+            let ends = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+            prop_assert_eq!(plain_bytes(&text), text.iter().position(ends));
+        }
+    }
+}

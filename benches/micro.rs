@@ -261,7 +261,8 @@ fn event(body: Vec<u8>) -> Result<Event, Box<dyn Error>> {
         activity: Activity::Create,
         standing: Standing::Latest,
         previous: None,
-        replay: false,
+        again: None,
+        corrects: None,
         topic: Topic::Verdict,
     })
 }

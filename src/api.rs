@@ -5,6 +5,7 @@
 //!
 //! Not here: what is behind an answer (`ops`).
 
+mod jobs;
 mod submissions;
 
 use std::net::{SocketAddr, TcpListener};
@@ -24,7 +25,7 @@ use subtle::ConstantTimeEq;
 
 use crate::adapter::FetchId;
 use crate::event::{Name, Sha256 as Sha256Hash};
-use crate::ops::{Operation, Ops, OpsError, Submissions, SubmitError, Wanted};
+use crate::ops::{Ops, OpsError, Submissions, SubmitError, Wanted};
 use crate::secret::{KeyRing, SecretRef};
 use crate::setting::{Problem, Span};
 use crate::store::ledger::LedgerError;
@@ -152,6 +153,10 @@ fn routes(app: &mut web::ServiceConfig) {
         .route("/v1/dead-letters/{id}", web::get().to(dead_letter))
         .route("/v1/dead-letters/{id}", web::delete().to(drop_dead_letter))
         .route("/v1/dead-letters/{id}/redrive", web::post().to(redrive))
+        .route("/v1/replays", web::get().to(jobs::list))
+        .route("/v1/replays", web::post().to(jobs::replay))
+        .route("/v1/replays/{id}", web::delete().to(jobs::stop))
+        .route("/v1/renormalizations", web::post().to(jobs::renormalize))
         .default_service(web::to(async || Err::<HttpResponse, _>(ApiError::NotFound)));
 }
 
@@ -298,17 +303,18 @@ async fn drop_dead_letter(
     request: HttpRequest,
     id: web::Path<String>,
 ) -> Result<HttpResponse, ApiError> {
-    operate(&api, &request, Operation::Drop { id: id.into_inner() }).await
+    api.allow(&request, Scope::Operate)?;
+    Ok(accepted(api.ops.drop_letter(id.into_inner()).await?))
 }
 
 async fn redrive(api: web::Data<Api>, request: HttpRequest, id: web::Path<String>) -> Result<HttpResponse, ApiError> {
-    operate(&api, &request, Operation::Redrive { id: id.into_inner() }).await
+    api.allow(&request, Scope::Operate)?;
+    Ok(accepted(api.ops.redrive(id.into_inner()).await?))
 }
 
-async fn operate(api: &Api, request: &HttpRequest, operation: Operation) -> Result<HttpResponse, ApiError> {
-    api.allow(request, Scope::Operate)?;
-    let attempt = api.ops.operate(operation, Timestamp::now()).await?;
-    Ok(HttpResponse::Accepted().json(json!({ "attempt": attempt.to_string() })))
+/// It is written down, and done next.
+fn accepted(attempt: u64) -> HttpResponse {
+    HttpResponse::Accepted().json(json!({ "attempt": attempt.to_string() }))
 }
 
 impl Api {
@@ -371,7 +377,9 @@ enum ApiError {
     #[error("{0}")]
     Unprocessable(String),
     #[error("{0}")]
-    TooMany(String),
+    Missing(String),
+    #[error("{0}")]
+    TooMany(String, Duration),
     #[error("the journal does not take it now, try again: {0}")]
     Unavailable(String),
     #[error(transparent)]
@@ -391,9 +399,12 @@ impl From<OpsError> for ApiError {
     fn from(error: OpsError) -> Self {
         match error {
             OpsError::Unknown => Self::NotFound,
-            OpsError::SinkRemoved => Self::Conflict(error.to_string()),
+            OpsError::UnknownSink => Self::Missing(error.to_string()),
+            OpsError::SinkRemoved | OpsError::Running(_) | OpsError::Ended => Self::Conflict(error.to_string()),
+            OpsError::Condition(_) => Self::Invalid(error.to_string()),
             OpsError::UnknownSource | OpsError::Unpollable(_) => Self::Unprocessable(error.to_string()),
-            OpsError::TooMany => Self::TooMany(error.to_string()),
+            OpsError::TooMany => Self::TooMany(error.to_string(), RETRY_AFTER),
+            OpsError::TooFast(wait) => Self::TooMany(error.to_string(), wait),
             OpsError::Journal(error) => Self::Unavailable(error.to_string()),
             OpsError::Ledger(error) => error.into(),
         }
@@ -405,11 +416,11 @@ impl ResponseError for ApiError {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::Foreign => StatusCode::FORBIDDEN,
-            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::NotFound | Self::Missing(_) => StatusCode::NOT_FOUND,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooMany(..) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Submission(error) => submissions::status_of(error).0,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -425,17 +436,44 @@ impl ResponseError for ApiError {
             "detail": self.to_string(),
         });
         let mut answer = HttpResponse::build(status);
-        if matches!(self, Self::Unavailable(_) | Self::TooMany(_)) {
-            answer.insert_header(("Retry-After", "5"));
-        }
-        if let Self::Submission(error) = self
-            && let Some(wait) = submissions::status_of(error).1
-        {
-            answer.insert_header(("Retry-After", wait.as_secs().max(1).to_string()));
+        let wait = match self {
+            Self::Unavailable(_) => Some(RETRY_AFTER),
+            Self::TooMany(_, wait) => Some(*wait),
+            Self::Submission(error) => submissions::status_of(error).1,
+            _ => None,
+        };
+        if let Some(wait) = wait {
+            answer.insert_header(("Retry-After", wait.as_secs_f64().ceil().max(1.0).to_string()));
         }
         answer.insert_header((CONTENT_TYPE, "application/problem+json")).body(problem.to_string())
     }
 }
 
+/// When to come back where nothing says better.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
 /// The OpenAPI document of these routes; a test holds the two together.
 pub const OPENAPI: &str = include_str!("api/openapi.json");
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_document_describes_the_routes_that_there_are() {
+        let routes = include_str!("api.rs").lines().filter_map(|line| {
+            let (path, rest) =
+                line.trim().trim_start_matches("app").strip_prefix(".route(\"")?.split_once("\", web::")?;
+            Some(format!("{} {path}", rest.split_once('(')?.0))
+        });
+        let document: serde_json::Value = serde_json::from_str(OPENAPI).expect("JSON");
+        let described = document["paths"].as_object().into_iter().flatten().flat_map(|(path, methods)| {
+            methods.as_object().into_iter().flatten().map(move |(method, _)| format!("{method} {path}"))
+        });
+        let routes: BTreeSet<String> = routes.collect();
+        assert!(routes.len() > 15, "{routes:?}");
+        assert_eq!(routes, described.collect());
+    }
+}

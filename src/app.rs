@@ -24,8 +24,8 @@ use crate::config::{Plan, SourcePlan};
 use crate::deliver::{Condition, Deliverer, Parts, State};
 use crate::event::{Name, SourceId};
 use crate::format::Style;
-use crate::normalize::{Normalizer, Reading};
-use crate::ops::{Ops, PollHandle, Submissions};
+use crate::normalize::{Jobs, Normalizer, Reading};
+use crate::ops::{Ops, PollHandle, Redrives, Submissions};
 use crate::poll::{self, PollPlan, PollState, Poller, Submitter};
 use crate::receive::{self, Receiver, ReceiverPlan, ServerTls, Source};
 use crate::sandbox::Sandbox;
@@ -108,10 +108,13 @@ impl App {
                 reader: journal.reader(ledger.head().borrow().sequence),
                 durable: journal.durable(),
                 ledger: ledger.clone(),
-                sources: sources.readings,
+                sources: sources.readings.clone(),
                 metrics: metrics.clone(),
                 waiting: Vec::new(),
             };
+            let jobs = Jobs::new(journal.clone(), ledger.clone(), sources.readings, Style::new(&hostname()))?;
+            let stopping = stopped.clone();
+            loops.spawn(async move { jobs.run(stopping).await.context("jobs").map(|()| "jobs") });
             let stopped = stopped.clone();
             loops.spawn(async move { normalizer.run(stopped).await.context("normalize").map(|()| "normalize") });
         }
@@ -144,6 +147,7 @@ impl App {
             polls,
             secrets,
             metrics: metrics.clone(),
+            redrives: Redrives::default(),
             ready: ready_seen.clone(),
             certificate: tls.clone(),
         });

@@ -14,6 +14,7 @@ mod demo;
 mod jq_worker;
 mod keys;
 mod render;
+mod replay;
 mod schema;
 mod send;
 mod serve;
@@ -63,6 +64,8 @@ enum Command {
     Sinks(sinks::Sinks),
     Keys(keys::Keys),
     DeadLetters(dead_letters::DeadLetters),
+    Replay(replay::Replay),
+    Renormalize(replay::Renormalize),
     Store(store::Store),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -104,6 +107,8 @@ impl Cli {
             Command::Sinks(command) => command.run(&files, terminal),
             Command::Keys(command) => command.run(&files, terminal),
             Command::DeadLetters(command) => command.run(&files, terminal),
+            Command::Replay(command) => command.run(&files, terminal),
+            Command::Renormalize(command) => command.run(&files, terminal),
             Command::Store(command) => command.run(&files, terminal),
             Command::Schema(command) => command.run(terminal),
             Command::Completions(command) => command.run(terminal),

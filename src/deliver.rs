@@ -24,7 +24,7 @@ use crate::route::Route;
 use crate::sink::{Batch, Render, Rendered, Settled, Sink, Stop};
 use crate::store::ledger::{Cursor, DeadLetter, Head, Ledger, LedgerError, Reader, Stage, Stored};
 
-use self::pending::{Fate, Pending};
+use self::pending::{Fate, Lane, Pending, Settlement};
 
 pub use self::condition::Condition;
 
@@ -276,8 +276,8 @@ impl Deliverer {
                 bytes += body.len();
                 batch.push(Rendered { position: stored.position, event: event.clone(), body });
             }
-            let Stored { position, ordinal, sink, .. } = stored;
-            self.pending.push_back(Pending { position, ordinal, redriven: sink.is_some(), fate });
+            let (lane, Stored { position, ordinal, .. }) = (Lane::of(&stored), stored);
+            self.pending.push_back(Pending { position, ordinal, lane, fate });
         }
         if batch.is_empty() {
             // Only filtered or dead ones: they are settled as soon as everything before them is.
@@ -297,8 +297,12 @@ impl Deliverer {
     fn fate(&self, stored: &Stored) -> Fate {
         let letter = |event: Option<&Event>, reason: &str, source: Name| {
             let now = now();
+            let id = match Lane::of(stored) {
+                Lane::Redriven { letter } => letter,
+                Lane::First | Lane::Replayed => format!("d-{}-{}", stored.position, self.parts.name),
+            };
             Fate::Dead(Box::new(DeadLetter {
-                id: format!("d-{}-{}", stored.position, self.parts.name),
+                id,
                 stage: Stage::Deliver,
                 sink: Some(self.parts.name.clone()),
                 source,
@@ -307,6 +311,7 @@ impl Deliverer {
                 attempts: 1,
                 first_at: now,
                 last_at: now,
+                attempt: None,
                 raw: event.map(|event| serde_json::to_vec(event).unwrap_or_default()).unwrap_or_default(),
             }))
         };
@@ -373,22 +378,22 @@ impl Deliverer {
     /// Moves the cursor over what was taken, and over whatever needs no receiver right behind it. Where the ledger has no room nothing is
     /// forgotten, and the next try does the same.
     fn settle(&mut self) -> Result<(), LedgerError> {
-        let (count, mut cursor, letters) = pending::settled(&self.pending, self.taken, &self.cursor);
-        if count == 0 {
+        let mut settlement = Settlement::of(&self.pending, self.taken, &self.cursor);
+        if settlement.count == 0 {
             return Ok(());
         }
         block_in_place(|| {
             self.parts.ledger.transact(|transaction| {
-                for letter in &letters {
-                    transaction.put_dead_letter(letter)?;
-                }
+                settlement.write_letters(transaction)?;
+                let cursor = &mut settlement.cursor;
                 // While the ledger was rebuilt, it moved the count along.
                 if let Some(stored) = transaction.cursor(&self.parts.name)? {
                     cursor.began_at = stored.began_at;
                 }
-                transaction.put_cursor(&self.parts.name, &cursor)
+                transaction.put_cursor(&self.parts.name, cursor)
             })
         })?;
+        let Settlement { count, cursor, letters, .. } = settlement;
         for letter in &letters {
             tracing::error!(sink = %self.parts.name, id = %letter.id, reason = %letter.reason, "sink {} refused an event, kept as dead letter {}", self.parts.name, letter.id);
         }

@@ -582,11 +582,16 @@ impl Position {
     pub const fn sequence(self) -> u64 {
         self.0 >> 20
     }
+
+    /// Which event of that delivery it is.
+    pub const fn index(self) -> u64 {
+        self.0 & Self::INDEX_MAX
+    }
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.0 >> 20, self.0 & Self::INDEX_MAX)
+        write!(f, "{}.{}", self.sequence(), self.index())
     }
 }
 
@@ -656,12 +661,28 @@ pub struct Event {
     /// The verdict it replaces, if it is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Previous>,
-    /// Whether an operator sent it again (redrive or replay).
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub replay: bool,
+    /// Why it is told once more; none the first time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Again>,
+    /// The event that this one corrects: the same message, read with a later adapter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub corrects: Option<Uid>,
     /// What it tells.
     #[serde(default, skip_serializing_if = "Topic::is_verdict")]
     pub topic: Topic,
+}
+
+/// Why an event is told once more, at an operator's request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum Again {
+    /// It was a dead letter.
+    Redrive {
+        /// Id of the letter.
+        letter: String,
+    },
+    /// A receiver wanted what it had been sent before.
+    Replay,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]

@@ -8,6 +8,8 @@
 //! (`normalize/pointers`, `normalize/expectations`), delivery.
 
 mod expectations;
+mod jobs;
+mod operations;
 mod pointers;
 
 use std::collections::HashMap;
@@ -17,7 +19,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use sha2::Digest;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
@@ -26,7 +27,7 @@ use tokio::time::Instant;
 use crate::adapter::{Adapter, FetchId, NormalizeError, Outcome};
 use crate::delivery::{Delivery, Expectation, Mark};
 use crate::event::{
-    Auth, Event, Finding, Hash, Name, Position, Sha256, SourceId, Topic, shorten, uid_by_position, uid_of,
+    Again, Auth, Event, Finding, Hash, Name, Position, Sha256, SourceId, Topic, shorten, uid_by_position, uid_of,
 };
 use crate::ranking::{self, Candidate, Record as Latest};
 use crate::store::journal::Reader;
@@ -34,6 +35,9 @@ use crate::store::ledger::{DeadLetter, Ledger, LedgerError, Stage, Transaction};
 use crate::store::{Kind, Record};
 use crate::telemetry::Metrics;
 
+pub use jobs::Jobs;
+pub(crate) use jobs::draft_of;
+pub use operations::{Operation, Reread, Rereading};
 pub use pointers::Reading;
 
 /// The loop's parts.
@@ -61,22 +65,6 @@ pub enum NormalizeStopped {
     /// The ledger cannot be written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-}
-
-/// What an operator asked for, as the journal keeps it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "operation", rename_all = "snake_case")]
-pub enum Operation {
-    /// Try a dead letter again.
-    Redrive {
-        /// Its id.
-        id: String,
-    },
-    /// Forget a dead letter.
-    Drop {
-        /// Its id.
-        id: String,
-    },
 }
 
 /// Deliveries and bytes of one batch: enough that a sync serves many, little enough that memory stays flat where each message is a long
@@ -149,85 +137,60 @@ impl Normalizer {
         let meaning = match record.kind {
             Kind::Operator => Meaning::Operator(serde_json::from_slice(&record.stored).ok()),
             Kind::Delivery => {
-                Meaning::Delivery(Box::new(self.interpret(&record.source, record.at, record.stored.clone())))
+                Meaning::Delivery(Box::new(interpret(&self.sources, &record.source, record.at, record.stored.clone())))
             }
             Kind::Expect => Meaning::Expect(record.source.clone(), expectations::read(&record.stored)),
+            Kind::Reread => Meaning::Reread(Reread::from_stored(record.source.clone(), &record.stored)),
         };
         Read { sequence: record.sequence, at: record.at, meaning }
     }
 
-    /// Runs the adapter of the source. A panic in it is a fault of ours, and costs this message only.
-    fn interpret(&self, source: &SourceId, received_at: Timestamp, stored: Bytes) -> Message {
-        let mut message = Message::unread(source.clone(), received_at, stored);
-        let delivery = match Delivery::from_stored(source.clone(), received_at, &message.stored) {
-            Ok(delivery) => delivery,
-            Err(error) => return Message { read: Err(error.to_string()), ..message },
-        };
-        message.fetched.clone_from(&delivery.evidence().fetch);
-        message.mark.clone_from(&delivery.evidence().mark);
-        let Some(reading) = self.sources.get(source) else {
-            let reason = format!("source \"{source}\" is not in the config any more; add it again and redrive");
-            return Message { read: Err(reason), ..message };
-        };
-        let adapter = reading.adapter.as_ref();
-        message.read = match catch_unwind(AssertUnwindSafe(|| Item::all(adapter, &delivery))) {
-            Ok(Ok(items)) => Ok(items),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("the adapter failed on this message; this is a fault of ours, please report it".to_owned()),
-        };
-        let sha256 = Hash(sha2::Sha256::digest(delivery.body()).into());
-        message.raw = Some(Raw {
-            provider: adapter.provider().to_owned(),
-            auth: delivery.auth(),
-            sha256,
-            size: delivery.body().len() as u64,
-            asks: reading.asks,
-            remembers: reading.remembers,
-        });
-        message
-    }
-
     fn apply(&self, transaction: &mut Transaction<'_>, read: Read, tally: &mut Tally) -> Result<(), LedgerError> {
-        let operation = match read.meaning {
-            Meaning::Delivery(message) => return apply_message(transaction, read.sequence, *message, tally),
+        match read.meaning {
+            Meaning::Delivery(message) => apply_message(transaction, read.sequence, *message, tally),
             Meaning::Expect(ref source, ref expectation) => {
-                return self.apply_expectation(transaction, &read, source, expectation.as_ref());
+                self.apply_expectation(transaction, &read, source, expectation.as_ref())
             }
-            Meaning::Operator(ref operation) => operation,
-        };
-        match operation {
-            None => {
-                tracing::error!(
-                    sequence = read.sequence,
-                    "an operator's request in the journal is not readable, passed over"
-                );
-                Ok(())
-            }
-            Some(Operation::Drop { id }) => transaction.remove_dead_letter(id).map(|_| ()),
-            Some(Operation::Redrive { id }) => match transaction.dead_letter(id)? {
-                None => Ok(()),
-                Some(letter) if letter.stage == Stage::Deliver => redrive_event(transaction, read.sequence, &letter),
-                Some(letter) if letter.stage == Stage::Fetch => pointers::redrive(transaction, &read, &letter),
-                Some(letter) => self.redrive_message(transaction, &read, letter, tally),
-            },
+            Meaning::Operator(ref operation) => self.apply_operation(transaction, &read, operation.as_ref(), tally),
+            Meaning::Reread(ref reread) => self.apply_reread(transaction, &read, reread.as_ref(), tally),
         }
     }
+}
 
-    /// Reads a message again, with the adapter of today. What came through the first time is known by its identity.
-    fn redrive_message(
-        &self,
-        transaction: &mut Transaction<'_>,
-        read: &Read,
-        letter: DeadLetter,
-        tally: &mut Tally,
-    ) -> Result<(), LedgerError> {
-        let message = self.interpret(&letter.source, letter.first_at, letter.raw.clone().into());
-        let odd = apply_items(transaction, read.sequence, message, true, tally)?;
-        if odd.is_empty() {
-            return transaction.remove_dead_letter(&letter.id).map(|_| ());
-        }
-        transaction.put_dead_letter(&DeadLetter { reason: told(&odd), attempts: 1, last_at: read.at, ..letter })
-    }
+/// Runs the adapter of the source. A panic in it is a fault of ours, and costs this message only.
+fn interpret(
+    sources: &HashMap<SourceId, Reading>,
+    source: &SourceId,
+    received_at: Timestamp,
+    stored: Bytes,
+) -> Message {
+    let mut message = Message::unread(source.clone(), received_at, stored);
+    let delivery = match Delivery::from_stored(source.clone(), received_at, &message.stored) {
+        Ok(delivery) => delivery,
+        Err(error) => return Message { read: Err(error.to_string()), ..message },
+    };
+    message.fetched.clone_from(&delivery.evidence().fetch);
+    message.mark.clone_from(&delivery.evidence().mark);
+    let Some(reading) = sources.get(source) else {
+        let reason = format!("source \"{source}\" is not in the config any more; add it again and redrive");
+        return Message { read: Err(reason), ..message };
+    };
+    let adapter = reading.adapter.as_ref();
+    message.read = match catch_unwind(AssertUnwindSafe(|| Item::all(adapter, &delivery))) {
+        Ok(Ok(items)) => Ok(items),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the adapter failed on this message; this is a fault of ours, please report it".to_owned()),
+    };
+    let sha256 = Hash(sha2::Sha256::digest(delivery.body()).into());
+    message.raw = Some(Raw {
+        provider: adapter.provider().to_owned(),
+        auth: delivery.auth(),
+        sha256,
+        size: delivery.body().len() as u64,
+        asks: reading.asks,
+        remembers: reading.remembers,
+    });
+    message
 }
 
 /// What a step found.
@@ -266,6 +229,8 @@ struct Read {
 enum Meaning {
     Delivery(Box<Message>),
     Operator(Option<Operation>),
+    /// A delivery to be read anew; none if the record is not readable.
+    Reread(Option<Reread>),
     /// The source it is about, and what it says; none if it is not readable.
     Expect(SourceId, Option<Expectation>),
 }
@@ -311,7 +276,6 @@ impl Item {
 }
 
 /// Facts about the raw message that every event of it carries.
-#[derive(Clone)]
 struct Raw {
     provider: String,
     auth: Auth,
@@ -331,7 +295,7 @@ fn apply_message(
     tally: &mut Tally,
 ) -> Result<(), LedgerError> {
     let (source, received_at, stored) = (message.source.clone(), message.received_at, message.stored.clone());
-    let odd = apply_items(transaction, sequence, message, false, tally)?;
+    let odd = apply_items(transaction, sequence, message, None, tally)?;
     let Some((index, _)) = odd.first() else { return Ok(()) };
     let letter = DeadLetter {
         id: format!("n-{sequence}"),
@@ -343,6 +307,7 @@ fn apply_message(
         attempts: 1,
         first_at: received_at,
         last_at: received_at,
+        attempt: None,
         raw: stored.to_vec(),
     };
     tracing::warn!(source = %letter.source, id = %letter.id, reason = %letter.reason, "a message of source {} could not be read, kept as dead letter {}", letter.source, letter.id);
@@ -354,7 +319,7 @@ fn apply_items(
     transaction: &mut Transaction<'_>,
     sequence: u64,
     mut message: Message,
-    redriven: bool,
+    again: Option<&Again>,
     tally: &mut Tally,
 ) -> Result<Vec<(u64, String)>, LedgerError> {
     let read = std::mem::replace(&mut message.read, Ok(Vec::new()));
@@ -372,7 +337,7 @@ fn apply_items(
                     odd.extend(pointers::put(transaction, position, &message, id, tally)?.map(|words| (index, words)));
                 } else {
                     pointers::note(transaction, &message, &finding, report)?;
-                    apply_finding(transaction, position, &message, *finding, redriven, tally)?;
+                    apply_finding(transaction, position, &message, *finding, again, tally)?;
                 }
             }
             Ok(Item { outcome: Outcome::NotReady | Outcome::Job | Outcome::Request | Outcome::Ignore, .. }) => {
@@ -406,10 +371,10 @@ fn apply_finding(
     position: Position,
     message: &Message,
     finding: Finding,
-    redriven: bool,
+    again: Option<&Again>,
     tally: &mut Tally,
 ) -> Result<(), LedgerError> {
-    let raw = message.raw.clone().expect("an adapter ran, or there would be no finding");
+    let raw = message.raw.as_ref().expect("an adapter ran, or there would be no finding");
     let source = &message.source;
     let key = finding.subject.key();
     let latest: Option<Latest> = transaction.record(&key, source)?;
@@ -438,7 +403,7 @@ fn apply_finding(
     let event = Event {
         uid,
         source: source.clone(),
-        provider: raw.provider,
+        provider: raw.provider.clone(),
         auth: raw.auth,
         received_at: message.received_at,
         effective_at: ranked.effective_at,
@@ -449,22 +414,11 @@ fn apply_finding(
         activity: ranked.activity,
         standing: ranked.standing,
         previous: ranked.previous,
-        replay: redriven,
+        again: again.cloned(),
+        corrects: None,
         topic: Topic::Verdict,
     };
     transaction.put_event(position, None, event)
-}
-
-/// Sends a refused event again to the one sink that refused it.
-fn redrive_event(transaction: &mut Transaction<'_>, sequence: u64, letter: &DeadLetter) -> Result<(), LedgerError> {
-    let Ok(event) = serde_json::from_slice::<Event>(&letter.raw) else {
-        let reason =
-            "the event it keeps is not readable, so it cannot be sent again; its delivery is in the journal".to_owned();
-        return transaction.put_dead_letter(&DeadLetter { reason, ..letter.clone() });
-    };
-    let position = Position::new(sequence, 0);
-    transaction.put_event(position, letter.sink.as_ref(), Event { replay: true, ..event })?;
-    transaction.remove_dead_letter(&letter.id).map(|_| ())
 }
 
 /// What a batch adds to the metrics, once it is committed.

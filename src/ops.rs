@@ -6,6 +6,7 @@
 //!
 //! Not here: routes and permissions (`api`).
 
+mod jobs;
 mod submissions;
 
 use std::collections::BTreeMap;
@@ -29,10 +30,11 @@ use crate::store::{AppendError, Draft, Journal as _, Kind};
 use crate::telemetry::{Metrics, SourceCounts};
 use crate::verify::Refusal;
 
+pub use self::jobs::Redrives;
 pub use self::submissions::{Submission, Submissions, SubmitError};
 pub use crate::delivery::Wanted;
-pub use crate::normalize::Operation;
 pub use crate::poll::NotSubmitted;
+pub use crate::store::ledger::Work;
 
 /// The handles of the running parts.
 pub struct Ops {
@@ -52,6 +54,8 @@ pub struct Ops {
     pub metrics: Arc<Metrics>,
     /// The certificate of the receiver, if it has one.
     pub certificate: Option<Arc<ServerTls>>,
+    /// How many dead letters may be tried again.
+    pub redrives: Redrives,
     /// Whether senders are told to come.
     pub ready: watch::Receiver<bool>,
 }
@@ -112,8 +116,10 @@ pub struct SinkState {
     pub filtered: u64,
     /// Events that are not settled.
     pub pending: u64,
-    /// Events that an operator sent again and the receiver took.
+    /// Dead letters that an operator sent again and the receiver took.
     pub redriven: u64,
+    /// Events that an operator had replayed and that are settled.
+    pub replayed: u64,
     /// When the oldest pending event was received.
     pub oldest_pending_at: Option<Timestamp>,
 }
@@ -156,9 +162,24 @@ pub struct StoreState {
 /// Why an operator's request was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum OpsError {
-    /// There is no dead letter with this id.
-    #[error("there is no dead letter with this id")]
+    /// There is no dead letter, or job, with this id.
+    #[error("there is nothing with this id")]
     Unknown,
+    /// It is being done: the attempt or job that is under way.
+    #[error("attempt {0} is under way: wait until it has ended")]
+    Running(u64),
+    /// The job has ended.
+    #[error("it has ended already")]
+    Ended,
+    /// Dead letters are tried again at a bounded rate.
+    #[error("dead letters are tried again at most {0:?} apart: go on then")]
+    TooFast(Duration),
+    /// No such sink.
+    #[error("there is no sink of this name in the config")]
+    UnknownSink,
+    /// The condition is no jq.
+    #[error("where: {0}")]
+    Condition(String),
     /// Its sink is not in the config.
     #[error("the sink of this dead letter is not in the config any more: add it again and redrive, or drop the letter")]
     SinkRemoved,
@@ -203,6 +224,7 @@ impl Ops {
             filtered: cursor.filtered,
             pending,
             redriven: cursor.redriven,
+            replayed: cursor.replayed,
             oldest_pending_at,
         })
     }
@@ -242,27 +264,6 @@ impl Ops {
     /// One dead letter with what it keeps.
     pub fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, LedgerError> {
         self.ledger.reader()?.dead_letter(id)
-    }
-
-    /// Asks for a dead letter to be tried again or dropped; the sequence of the request. It is done once normalize has passed it.
-    pub async fn operate(&self, operation: Operation, now: Timestamp) -> Result<u64, OpsError> {
-        let (Operation::Redrive { id } | Operation::Drop { id }) = &operation;
-        let letter = self.dead_letter(id)?.ok_or(OpsError::Unknown)?;
-        // The letter would go, and its event wait for nobody.
-        let is_removed = letter.sink.is_some_and(|sink| !self.sinks.contains_key(&sink));
-        if is_removed && matches!(operation, Operation::Redrive { .. }) {
-            return Err(OpsError::SinkRemoved);
-        }
-        let body = serde_json::to_vec(&operation).expect("an operation is plain data");
-        let draft = Draft {
-            kind: Kind::Operator,
-            source: "operator".parse().expect("a name"),
-            at: now,
-            head: Vec::new(),
-            body: Bytes::from(body),
-            repeat: None,
-        };
-        Ok(self.journal.append(draft).await?.sequence)
     }
 
     /// Announces an analysis that must report within a time; the id of the announcement.
@@ -318,6 +319,7 @@ impl Ops {
                 ("dead", sink.dead),
                 ("filtered", sink.filtered),
                 ("redriven", sink.redriven),
+                ("replayed", sink.replayed),
             ];
             self.metrics.sink_counts(name, sink.entered, &outcomes, sink.pending);
             let age = sink.oldest_pending_at.map_or(0.0, |at| now.duration_since(at).as_secs_f64().max(0.0));
@@ -366,6 +368,7 @@ mod tests {
             secrets: Vec::new(),
             metrics: Arc::default(),
             certificate: None,
+            redrives: Redrives::default(),
             ready,
         };
         for sink in ["lake", "gone"] {
@@ -379,14 +382,14 @@ mod tests {
                 attempts: 1,
                 first_at: Timestamp::UNIX_EPOCH,
                 last_at: Timestamp::UNIX_EPOCH,
+                attempt: None,
                 raw: serde_json::to_vec(&sample::event(Verdict::Clean)).expect("plain data"),
             };
             ops.ledger.transact(|transaction| transaction.put_dead_letter(&letter)).expect("committed");
         }
-        let ask = |operation: Operation| ops.operate(operation, Timestamp::UNIX_EPOCH);
-        assert!(ask(Operation::Redrive { id: "lake".to_owned() }).await.is_ok());
-        let refused = ask(Operation::Redrive { id: "gone".to_owned() }).await;
+        assert!(ops.redrive("lake".to_owned()).await.is_ok());
+        let refused = ops.redrive("gone".to_owned()).await;
         assert!(matches!(refused, Err(OpsError::SinkRemoved)), "{refused:?}");
-        assert!(ask(Operation::Drop { id: "gone".to_owned() }).await.is_ok());
+        assert!(ops.drop_letter("gone".to_owned()).await.is_ok());
     }
 }

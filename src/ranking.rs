@@ -110,8 +110,27 @@ impl Record {
 /// Gives `new` its place, `current` being the record that is stored for its (source, subject).
 pub fn rank(current: Option<&Record>, new: &Candidate<'_>) -> Ranked {
     let incoming = new.record();
-    let clock_suspect = new.finding.analysed_at.is_some_and(|at| at.duration_since(new.received_at) > CLOCK_TOLERANCE);
     let standing = current.map_or(Standing::Latest, |current| standing(current, &incoming));
+    let anchor = current.map_or(incoming.anchor, |current| better_proven(current.anchor, incoming.anchor));
+    place(current, new, incoming, standing, anchor)
+}
+
+/// Gives `new` the place of the event that it corrects, which is the one that `current` came from: what that said does not count.
+pub fn correct(current: &Record, new: &Candidate<'_>) -> Ranked {
+    let incoming = new.record();
+    let own = Anchor { verdict: current.verdict, auth: current.auth, at: current.effective_at };
+    let anchor = if current.anchor == own { incoming.anchor } else { better_proven(current.anchor, incoming.anchor) };
+    place(Some(current), new, incoming, Standing::Latest, anchor)
+}
+
+fn place(
+    current: Option<&Record>,
+    new: &Candidate<'_>,
+    incoming: Record,
+    standing: Standing,
+    anchor: Anchor,
+) -> Ranked {
+    let clock_suspect = new.finding.analysed_at.is_some_and(|at| at.duration_since(new.received_at) > CLOCK_TOLERANCE);
     let takes_effect = standing == Standing::Latest;
 
     let was_open = current.is_some_and(|current| current.finding_open);
@@ -128,7 +147,6 @@ pub fn rank(current: Option<&Record>, new: &Candidate<'_>) -> Ranked {
     };
 
     let previous = current.filter(|current| standing != Standing::Superseded && current.verdict != incoming.verdict);
-    let anchor = current.map_or(incoming.anchor, |current| better_proven(current.anchor, incoming.anchor));
     let effective_at = incoming.effective_at;
     let after = match current {
         Some(current) if !takes_effect => Record { finding_open, anchor, ..current.clone() },

@@ -42,10 +42,11 @@ use crate::verify::{Handshake, Proven, Refusal, Scheme};
 
 use self::answer::Answer;
 use self::body::Bodies;
-use self::limit::{Bucket, Rate, Strangers};
+use self::limit::Strangers;
 use self::proof::Fetching;
 
 pub use self::config::{RateLimit, ReceiverConfig, ReceiverPlan, TlsConfig, TlsPlan};
+pub(crate) use self::limit::{Bucket, Rate};
 pub use self::listener::{PeerNames, listen};
 pub use self::tls::{ServerTls, TlsError};
 

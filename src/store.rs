@@ -43,6 +43,8 @@ pub enum Kind {
     Operator = 2,
     /// An analysis that must report, or that has not in time.
     Expect = 3,
+    /// A delivery that is to be read anew.
+    Reread = 4,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
             1 => Some(Self::Delivery),
             2 => Some(Self::Operator),
             3 => Some(Self::Expect),
+            4 => Some(Self::Reread),
             _ => None,
         }
     }

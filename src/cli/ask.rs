@@ -103,6 +103,12 @@ impl Api {
         self.answer(self.request(method, path, query)).await
     }
 
+    /// Posts JSON, and gives the JSON of a good answer.
+    pub(super) async fn post(&self, path: &[&str], body: &Value) -> anyhow::Result<Value> {
+        let request = self.request(Method::POST, path, &[]).header(CONTENT_TYPE, "application/json");
+        self.answer(request.body(body.to_string())).await
+    }
+
     /// Posts a file of that many bytes, and gives the JSON of a good answer.
     pub(super) async fn upload(
         &self,
@@ -130,10 +136,21 @@ impl Api {
         }
     }
 
-    async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Value> {
-        let (status, body) = answer_of(request).await.with_context(|| {
-            format!("no answer from {}: is the service running, and is this its api.listen?", self.base)
-        })?;
+    async fn answer(&self, mut request: RequestBuilder) -> anyhow::Result<Value> {
+        let mut tries = 0;
+        let (status, body) = loop {
+            // One that streams a file cannot be sent again.
+            let again = request.try_clone().filter(|_| tries < PATIENCE);
+            let answer = answer_of(request).await.with_context(|| {
+                format!("no answer from {}: is the service running, and is this its api.listen?", self.base)
+            })?;
+            match again {
+                Some(again) if answer.0 == 429 => request = again,
+                _ => break answer,
+            }
+            tries += 1;
+            tokio::time::sleep(RATE_PAUSE).await;
+        };
         let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
         if (200..300).contains(&status) && !answer.is_null() {
             return Ok(answer);
@@ -230,4 +247,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 /// Beside the time that the bytes take: the platform answers each of three questions within its own timeout of at most 5 minutes.
 const UPLOAD_TIMEOUT: Duration = Duration::from_mins(20);
 /// A page of dead letters with reasons of 1 KiB each, and one dead letter with a body of 10 MiB.
+/// How often, and how far apart, to come back to a service that limits the rate of what is asked.
+const PATIENCE: u32 = 60;
+const RATE_PAUSE: Duration = Duration::from_secs(1);
 const ANSWER_BYTES_MAX: usize = 64 << 20;

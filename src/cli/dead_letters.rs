@@ -43,14 +43,15 @@ enum Action {
     },
     /// Try again: a message with today's adapter, an event at the sink that refused it.
     #[command(after_help = "Example: verdict-relay dead-letters redrive n-4711\n\n\
-        The service has written the request down when this ends, and does it next. What fails again is listed again.")]
+        The service has written the request down when this ends, and does it next, at most 50 a second. A letter stays until it has\n\
+        gone through; what fails again keeps its id and counts one more try.")]
     Redrive {
         #[command(flatten)]
         service: Service,
         /// Their ids.
         #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
         ids: Vec<String>,
-        /// All of them.
+        /// All that are not being tried already.
         #[arg(long)]
         all: bool,
     },
@@ -127,7 +128,9 @@ async fn all(api: &Api) -> anyhow::Result<Vec<Value>> {
 }
 
 async fn all_ids(api: &Api) -> anyhow::Result<Vec<String>> {
-    Ok(all(api).await?.iter().filter_map(|letter| letter["id"].as_str().map(str::to_owned)).collect())
+    let letters = all(api).await?;
+    let waits = letters.iter().filter(|letter| letter["attempt"].is_null());
+    Ok(waits.filter_map(|letter| letter["id"].as_str().map(str::to_owned)).collect())
 }
 
 async fn show(api: &Api, id: &str, json: bool, terminal: &mut Terminal) -> anyhow::Result<Code> {
@@ -136,7 +139,7 @@ async fn show(api: &Api, id: &str, json: bool, terminal: &mut Terminal) -> anyho
         terminal.json(&letter, true)?;
         return Ok(GOOD);
     }
-    for key in ["id", "stage", "sink", "source", "position", "attempts", "first_at", "last_at", "reason"] {
+    for key in ["id", "stage", "sink", "source", "position", "attempts", "first_at", "last_at", "attempt", "reason"] {
         terminal.line(format_args!("{key:<9} {}", cell(&letter[key])))?;
     }
     terminal.line("")?;

@@ -194,7 +194,8 @@ fn first_event(source: &SourcePlan, delivery: &Delivery, finding: Finding, posit
         activity: ranked.activity,
         standing: ranked.standing,
         previous: ranked.previous,
-        replay: false,
+        again: None,
+        corrects: None,
         topic: crate::event::Topic::Verdict,
     }
 }

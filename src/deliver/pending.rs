@@ -4,17 +4,38 @@
 
 use std::collections::VecDeque;
 
-use crate::event::Position;
-use crate::store::ledger::{Cursor, DeadLetter};
+use crate::event::{Again, Position};
+use crate::store::ledger::{Cursor, DeadLetter, LedgerError, Stored, Transaction};
 
 /// One event between the cursor and what was read.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) position: Position,
     pub(super) ordinal: u64,
-    /// An operator sent it again to this sink: counted apart.
-    pub(super) redriven: bool,
+    pub(super) lane: Lane,
     pub(super) fate: Fate,
+}
+
+/// In which book an event is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// It came up for every sink.
+    First,
+    /// It is a dead letter of this sink that is tried again.
+    Redriven { letter: String },
+    /// An operator wants it at this sink once more.
+    Replayed,
+}
+
+impl Lane {
+    pub(super) fn of(stored: &Stored) -> Self {
+        let again = stored.event.as_ref().and_then(|event| event.again.as_ref());
+        match (&stored.sink, again) {
+            (None, _) => Self::First,
+            (Some(_), Some(Again::Redrive { letter })) => Self::Redriven { letter: letter.clone() },
+            (Some(_), _) => Self::Replayed,
+        }
+    }
 }
 
 /// What becomes of an event.
@@ -35,26 +56,53 @@ impl Pending {
     }
 }
 
-/// The first events of `pending` that are settled: how many, the cursor after them, and their dead letters.
-pub(super) fn settled<'p>(
-    pending: &'p VecDeque<Pending>,
-    taken: Position,
-    cursor: &Cursor,
-) -> (usize, Cursor, Vec<&'p DeadLetter>) {
-    let (mut count, mut cursor, mut letters) = (0, cursor.clone(), Vec::new());
-    for one in pending.iter().take_while(|one| one.is_settled(taken)) {
-        count += 1;
-        match &one.fate {
-            Fate::Sent if one.redriven => cursor.redriven += 1,
-            Fate::Sent => cursor.delivered += 1,
-            Fate::Filtered => cursor.filtered += 1,
-            Fate::Dead(letter) => {
-                // A redriven one goes back to the letter it came from; it was counted as dead the first time.
-                cursor.dead += u64::from(!one.redriven);
-                letters.push(&**letter);
+/// What settling the first events of `pending` means.
+pub(super) struct Settlement<'p> {
+    /// How many they are.
+    pub(super) count: usize,
+    /// The cursor after them.
+    pub(super) cursor: Cursor,
+    /// Dead letters among them.
+    pub(super) letters: Vec<&'p DeadLetter>,
+    /// Dead letters that the receiver took this time.
+    redriven: Vec<&'p str>,
+}
+
+impl<'p> Settlement<'p> {
+    /// Counts the first events that are settled, once the receiver took everything up to `taken`.
+    pub(super) fn of(pending: &'p VecDeque<Pending>, taken: Position, cursor: &Cursor) -> Self {
+        let mut all = Self { count: 0, cursor: cursor.clone(), letters: Vec::new(), redriven: Vec::new() };
+        let cursor = &mut all.cursor;
+        for one in pending.iter().take_while(|one| one.is_settled(taken)) {
+            all.count += 1;
+            // Each first event counts once, whatever becomes of it when it is told again.
+            match (&one.lane, &one.fate) {
+                (Lane::First, Fate::Sent) => cursor.delivered += 1,
+                (Lane::First, Fate::Filtered) => cursor.filtered += 1,
+                (Lane::First, Fate::Dead(_)) => cursor.dead += 1,
+                (Lane::Redriven { letter }, Fate::Sent | Fate::Filtered) => {
+                    cursor.redriven += 1;
+                    all.redriven.push(letter);
+                }
+                (Lane::Redriven { .. }, Fate::Dead(_)) => {}
+                (Lane::Replayed, _) => cursor.replayed += 1,
             }
+            if let Fate::Dead(letter) = &one.fate {
+                all.letters.push(letter);
+            }
+            (cursor.position, cursor.ordinal) = (one.position, one.ordinal);
         }
-        (cursor.position, cursor.ordinal) = (one.position, one.ordinal);
+        all
     }
-    (count, cursor, letters)
+
+    /// Writes all of it but the cursor.
+    pub(super) fn write_letters(&self, transaction: &mut Transaction<'_>) -> Result<(), LedgerError> {
+        for letter in &self.letters {
+            transaction.put_dead_letter(letter)?;
+        }
+        for id in &self.redriven {
+            transaction.remove_dead_letter(id)?;
+        }
+        Ok(())
+    }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::{Hash, Verdict, sample};
+use crate::event::{Again, Hash, Verdict, sample};
 use crate::route::RouteConfig;
 use crate::store::ledger::Retention;
 
@@ -191,14 +191,58 @@ async fn a_dead_letter_that_is_sent_again_reaches_its_sink_only_and_is_counted_a
     fill(&ledger, 1, &HashSet::new());
     let name: Name = "lake".parse().expect("a name");
     // A clean event, which the rule keeps out: the operator wants it there all the same.
-    let again = |transaction: &mut crate::store::ledger::Transaction<'_>| {
-        transaction.put_event(Position::new(2, 0), Some(&name), sample::event(Verdict::Clean))
-    };
-    ledger.transact(again).expect("committed");
+    let letter = "d-1.0-lake".to_owned();
+    for (number, again) in [(2, Again::Redrive { letter }), (3, Again::Replay)] {
+        let event = Event { again: Some(again), ..sample::event(Verdict::Clean) };
+        let put = |transaction: &mut crate::store::ledger::Transaction<'_>| {
+            transaction.put_event(Position::new(number, 0), Some(&name), event)
+        };
+        ledger.transact(put).expect("committed");
+    }
     drain(&mut deliverer).await;
-    assert_eq!(seen.lock().expect("not poisoned").len(), 2);
+    assert_eq!(seen.lock().expect("not poisoned").len(), 3);
     let cursor = deliverer.cursor();
-    assert_eq!((cursor.delivered, cursor.redriven, cursor.ordinal), (1, 1, 1));
+    assert_eq!((cursor.delivered, cursor.redriven, cursor.replayed, cursor.ordinal), (1, 1, 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_counts_each_refusal_and_goes_when_its_sink_has_taken_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    let receiver = Receiver {
+        poison: HashSet::from([Position::new(1, 0), Position::new(2, 0)]),
+        names: false,
+        in_flight_max: 1,
+        moods: Vec::new(),
+        turn: 0,
+        in_flight: VecDeque::new(),
+        seen: Arc::default(),
+    };
+    let mut deliverer = deliverer(&ledger, receiver, 10);
+    fill(&ledger, 1, &HashSet::new());
+    drain(&mut deliverer).await;
+    let reader = ledger.reader().expect("opens");
+    let letters = || reader.dead_letters(None, 10).expect("readable");
+    let first = letters().pop().expect("it was refused");
+    let name: Name = "lake".parse().expect("a name");
+    for (number, left) in [(2, Some(2)), (3, None)] {
+        let again = Some(Again::Redrive { letter: first.id.clone() });
+        let event = Event { again, ..sample::event(Verdict::Malicious) };
+        let put = |transaction: &mut crate::store::ledger::Transaction<'_>| {
+            transaction.put_event(Position::new(number, 0), Some(&name), event)?;
+            transaction.begin_attempt(&first.id, number)
+        };
+        ledger.transact(put).expect("committed");
+        assert_eq!(letters()[0].attempt, Some(number));
+        drain(&mut deliverer).await;
+        let letter = letters().pop();
+        assert_eq!(letter.as_ref().map(|letter| letter.attempts), left);
+        if let Some(letter) = letter {
+            assert_eq!((letter.id, letter.first_at, letter.attempt), (first.id.clone(), first.first_at, None));
+        }
+    }
+    let cursor = deliverer.cursor();
+    assert_eq!((cursor.dead, cursor.redriven, cursor.delivered, cursor.ordinal), (1, 1, 0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

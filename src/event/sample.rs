@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    Activity, Approval, Auth, DETECTIONS_MAX, Detection, Event, Finding, Hash, LIST_MAX, Previous, Standing, Subject,
-    SubjectId, TEXT_BYTES_MAX, Topic, URL_BYTES_MAX, Verdict,
+    Activity, Again, Approval, Auth, DETECTIONS_MAX, Detection, Event, Finding, Hash, LIST_MAX, Previous, Standing,
+    Subject, SubjectId, TEXT_BYTES_MAX, Topic, URL_BYTES_MAX, Verdict,
 };
 
 /// An event with nothing optional, about `id`.
@@ -23,7 +23,8 @@ pub(crate) fn bare(id: SubjectId, verdict: Verdict) -> Event {
         activity: if verdict.is_detection() { Activity::Create } else { Activity::Scan },
         standing: Standing::Latest,
         previous: None,
-        replay: false,
+        again: None,
+        corrects: None,
         topic: Topic::Verdict,
     }
 }
@@ -108,7 +109,7 @@ pub(crate) fn hostile(text: &str) -> Event {
     event.finding.subject.name = some();
     event.finding.subject.file_type = some();
     event.standing = Standing::Contested;
-    event.replay = true;
+    event.again = Some(Again::Replay);
     event.clock_suspect = true;
     event.finding = event.finding.within_bounds();
     event

@@ -66,7 +66,7 @@ fn flags(line: &mut Line<'_>, event: &Event, keep: &Keep) {
     line.labelled("flexString2", "previousVerdict", event.previous.map(|previous| previous.verdict.word()));
     line.flag("verdictRelaySuperseded", event.standing == Standing::Superseded);
     line.flag("verdictRelayContested", event.standing == Standing::Contested);
-    line.flag("verdictRelayReplay", event.replay);
+    line.flag("verdictRelayReplay", event.again.is_some());
     line.flag("verdictRelayTruncated", keep.cut || event.finding.truncated);
     line.flag("verdictRelayClockSuspect", event.clock_suspect);
 }
@@ -76,6 +76,7 @@ fn details(line: &mut Line<'_>, event: &Event, style: &Style, keep: &Keep) {
     line.field("act", disposition(finding.verdict).1);
     line.field("outcome", if is_failure(event) { "failure" } else { "success" });
     line.field("dvchost", style.hostname());
+    line.some("verdictRelayCorrects", event.corrects);
     line.some("fsize", subject.size);
     line.some("fileType", subject.file_type.as_deref().map(|text| keep.text(text)));
     line.labelled("cs1", "threatName", threat_name(finding).map(|text| keep.text(text)));

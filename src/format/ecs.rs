@@ -142,7 +142,7 @@ impl View<'_> {
         let flags = [
             ("superseded", event.standing == Standing::Superseded),
             ("contested", event.standing == Standing::Contested),
-            ("replay", event.replay),
+            ("replay", event.again.is_some()),
             ("truncated", keep.cut || finding.truncated),
             ("clock_suspect", event.clock_suspect),
         ];
@@ -155,6 +155,7 @@ impl View<'_> {
         if !keep.core {
             json.put_some("correlation_uid", finding.reference.as_deref().map(|id| keep.text(id)));
             json.put_some("tlp", finding.tlp.as_deref().map(|mark| keep.text(mark)));
+            json.put_some("corrects", event.corrects.map(Shown));
             json.put_some("original_event_uid", finding.event_id.as_deref().map(|id| keep.text(id)));
         }
     }

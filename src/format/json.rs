@@ -159,7 +159,8 @@ impl Write for Inside<'_> {
 
 fn inside_quotes(out: &mut Vec<u8>, text: &str) -> fmt::Result {
     // Looks at every byte where the first odd one would do, so that the compiler can compare many at once.
-    let is_plain = text.bytes().fold(true, |plain, b| plain & (b >= b' ') & (b < 0x7f) & (b != b'"') & (b != b'\\'));
+    let special = |b: u8| u8::from(!matches!(b, b' '..=b'~') || matches!(b, b'"' | b'\\'));
+    let is_plain = text.bytes().fold(0, |found, b| found | special(b)) == 0;
     if is_plain {
         out.extend_from_slice(text.as_bytes());
         return Ok(());

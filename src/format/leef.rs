@@ -58,13 +58,14 @@ fn flags(line: &mut Line<'_>, event: &Event, keep: &Keep) {
     line.some("previousVerdict", event.previous.map(|previous| previous.verdict.word()));
     line.flag("superseded", event.standing == Standing::Superseded);
     line.flag("contested", event.standing == Standing::Contested);
-    line.flag("replay", event.replay);
+    line.flag("replay", event.again.is_some());
     line.flag("truncated", keep.cut || event.finding.truncated);
     line.flag("clockSuspect", event.clock_suspect);
 }
 
 fn details(line: &mut Line<'_>, event: &Event, keep: &Keep) {
     let (finding, subject) = (&event.finding, &event.finding.subject);
+    line.some("corrects", event.corrects);
     line.some("fileSize", subject.size);
     line.some("fileType", subject.file_type.as_deref().map(|text| keep.text(text)));
     line.field("provider", keep.text(&event.provider));

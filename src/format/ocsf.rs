@@ -90,7 +90,7 @@ impl View<'_> {
             json.put("auth", event.auth.word());
             json.put("source", event.source.as_str());
             json.put("superseded", event.standing == Standing::Superseded);
-            json.put("replay", event.replay);
+            json.put("replay", event.again.is_some());
             json.put("truncated", true);
         });
     }
@@ -372,7 +372,8 @@ impl View<'_> {
         json.put("provider", keep.text(&event.provider));
         json.put("superseded", event.standing == Standing::Superseded);
         json.put_true("contested", event.standing == Standing::Contested);
-        json.put("replay", event.replay);
+        json.put("replay", event.again.is_some());
+        json.put_some("corrects", event.corrects.map(Shown));
         json.put("truncated", self.truncated());
         json.put_true("clock_suspect", event.clock_suspect);
         json.put_some("engines_total", finding.engines);

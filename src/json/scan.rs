@@ -310,8 +310,8 @@ const fn ends_of_plain(word: u64) -> u64 {
     const fn below(word: u64, bound: u8) -> u64 {
         word.wrapping_sub(ONES * bound as u64) & !word
     }
-    let (quote, backslash) = (word ^ ONES * b'"' as u64, word ^ ONES * b'\\' as u64);
-    (below(word, b' ') | below(quote, 1) | below(backslash, 1)) & ONES << 7
+    let (quote, backslash) = (word ^ (ONES * b'"' as u64), word ^ (ONES * b'\\' as u64));
+    (below(word, b' ') | below(quote, 1) | below(backslash, 1)) & (ONES << 7)
 }
 
 /// Deepest nesting: real reports stay under 20, and parsers behind us stop at 64 to 128.

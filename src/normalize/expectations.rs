@@ -119,7 +119,8 @@ impl Normalizer {
             activity: Activity::Scan,
             standing: Standing::Latest,
             previous: None,
-            replay: false,
+            again: None,
+            corrects: None,
             topic: Topic::Overdue,
         }
     }

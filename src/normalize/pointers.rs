@@ -93,12 +93,12 @@ pub(super) fn settle(transaction: &mut Transaction<'_>, message: &Message, waits
 pub(super) fn redrive(transaction: &mut Transaction<'_>, read: &Read, letter: &DeadLetter) -> Result<(), LedgerError> {
     let Some(id) = std::str::from_utf8(&letter.raw).ok().and_then(FetchId::parse) else {
         let reason = "the id of the report that it keeps is not readable; its message is in the journal".to_owned();
-        return transaction.put_dead_letter(&DeadLetter { reason, ..letter.clone() });
+        return transaction.put_dead_letter(&DeadLetter { reason, attempts: 1, ..letter.clone() });
     };
     let fetch = Fetch { id, position: letter.position, first_at: read.at, next_at: read.at, attempts: 0 };
     if transaction.put_fetch(&letter.source, &fetch)? == Put::Full {
         let reason = format!("{FETCHES_MAX} reports of this source wait to be fetched already; redrive it later");
-        return transaction.put_dead_letter(&DeadLetter { reason, last_at: read.at, ..letter.clone() });
+        return transaction.put_dead_letter(&DeadLetter { reason, attempts: 1, last_at: read.at, ..letter.clone() });
     }
     transaction.remove_dead_letter(&letter.id).map(|_| ())
 }

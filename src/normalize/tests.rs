@@ -1,5 +1,7 @@
 //! Deliveries through a real journal into a real ledger.
 
+mod operations;
+
 use super::*;
 use crate::adapter::{self, AdapterName, Options};
 use crate::event::{Standing, Verdict};
@@ -12,7 +14,7 @@ const SHA256: &str = "275a021bbfb6489e54d471899f7db9d1663fc695ec2fe2a2c4538aabf6
 
 /// The store and the loop, with one source of our own events.
 struct Bench {
-    journal: DiskJournal,
+    journal: Arc<DiskJournal>,
     ledger: Arc<Ledger>,
     normalizer: Normalizer,
     _folder: tempfile::TempDir,
@@ -23,7 +25,7 @@ impl Bench {
         let folder = tempfile::tempdir().expect("a folder");
         let options =
             JournalOptions { folder: folder.path().join("journal"), segment_bytes: 1 << 20, sequence_floor: 0 };
-        let journal = DiskJournal::open(&options).expect("opens");
+        let journal = Arc::new(DiskJournal::open(&options).expect("opens"));
         let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
         let adapter = adapter::plan("sources.ci", &AdapterName("native".to_owned()), &Options::default());
         let normalizer = Normalizer {
@@ -138,7 +140,7 @@ async fn a_redrive_brings_what_can_be_read_now_and_keeps_what_cannot() {
     bench.settle();
     let events = bench.events();
     assert_eq!(events.len(), 1);
-    assert!(events[0].replay, "a redriven event says so");
+    assert!(events[0].again.is_some(), "a redriven event says so");
     let letters = bench.letters();
     assert_eq!((letters.len(), letters[0].id.clone(), letters[0].attempts), (1, format!("n-{odd}"), 2));
     bench.operate(&Operation::Drop { id: format!("n-{odd}") }).await;

@@ -124,6 +124,7 @@ impl Poller {
             attempts: fetch.attempts + 1,
             first_at: fetch.first_at,
             last_at: now,
+            attempt: None,
             raw: fetch.id.as_str().into(),
         };
         tracing::warn!(%source, id = %letter.id, reason = %letter.reason, "a report of source {source} is given up, kept as dead letter {}", letter.id);

@@ -12,25 +12,25 @@ use tokio::time::Instant;
 
 /// A bucket that fills at a steady rate and lets a burst pass.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     tokens: f64,
     at: Instant,
 }
 
 /// The size of a bucket and how fast it fills.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rate {
-    pub(super) per_second: f64,
-    pub(super) burst: f64,
+pub(crate) struct Rate {
+    pub(crate) per_second: f64,
+    pub(crate) burst: f64,
 }
 
 impl Bucket {
-    pub(super) const fn full(rate: Rate, now: Instant) -> Self {
+    pub(crate) const fn full(rate: Rate, now: Instant) -> Self {
         Self { tokens: rate.burst, at: now }
     }
 
     /// Takes one token, or says how long until there is one.
-    pub(super) fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, rate: Rate, now: Instant) -> Result<(), Duration> {
         self.fill(rate, now);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;

@@ -7,6 +7,7 @@
 //! Not here: what the rows mean (`normalize`, `deliver`).
 
 mod fetches;
+mod jobs;
 mod mirror;
 pub mod offline;
 mod places;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use crate::event::{Event, Name, Position};
 
 pub use fetches::{EXPECTATIONS_MAX, Expected, FETCHES_MAX, Fetch, Put};
+pub use jobs::{Job, JobState, Work};
 use mirror::Mirror;
 use places::Places;
 pub use reader::Reader;
@@ -108,8 +110,11 @@ pub struct Cursor {
     pub dead: u64,
     /// Events that the sink's rule keeps out.
     pub filtered: u64,
-    /// Events that an operator sent again and the receiver took; they stand apart from the four above.
+    /// Dead letters that an operator sent again and the receiver took; they stand apart from the three above.
     pub redriven: u64,
+    /// Events that an operator had replayed and that are settled; they stand apart too.
+    #[serde(default)]
+    pub replayed: u64,
 }
 
 impl Cursor {
@@ -146,9 +151,18 @@ pub struct DeadLetter {
     pub first_at: Timestamp,
     /// When it last failed.
     pub last_at: Timestamp,
+    /// The attempt that is under way, if one is: the sequence of the request.
+    #[serde(serialize_with = "id_as_text")]
+    pub attempt: Option<u64>,
     /// The stored delivery, the id of the report, or the event as JSON; empty in a list.
     #[serde(skip)]
     pub raw: Vec<u8>,
+}
+
+/// An id as the API writes it everywhere: a text, which no reader of JSON rounds.
+fn id_as_text<S: serde::Serializer>(id: &(impl Copy + Into<Option<u64>>), serializer: S) -> Result<S::Ok, S::Error> {
+    let id: Option<u64> = (*id).into();
+    id.map(|id| id.to_string()).serialize(serializer)
 }
 
 /// Where something failed.
@@ -241,7 +255,7 @@ const TAIL_MAX: usize = 4096;
 /// Bytes of their rows together: one event may have some 80 KB, and the process has to stay small.
 const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Version of the tables. A newer one is refused before anything is touched.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// SQLite before this loses data when two connections checkpoint at once (sqlite.org/wal.html, "WAL reset bug").
 const SQLITE_MIN: i32 = 3_051_003;
 
@@ -256,7 +270,8 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE TABLE IF NOT EXISTS cursors (sink TEXT PRIMARY KEY, cursor BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dead_letters (
     id TEXT PRIMARY KEY, stage TEXT NOT NULL, sink TEXT, source TEXT NOT NULL, position INTEGER NOT NULL, reason TEXT NOT NULL,
-    attempts INTEGER NOT NULL, first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, crc INTEGER NOT NULL, raw BLOB NOT NULL);
+    attempts INTEGER NOT NULL, first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, crc INTEGER NOT NULL, raw BLOB NOT NULL,
+    attempt INTEGER);
 CREATE INDEX IF NOT EXISTS events_at ON events (at);
 CREATE INDEX IF NOT EXISTS dedup_at ON dedup (at);
 CREATE INDEX IF NOT EXISTS latest_at ON latest (at);
@@ -304,6 +319,10 @@ impl Ledger {
         }
         connection.execute_batch(TABLES)?;
         connection.execute_batch(fetches::TABLES)?;
+        connection.execute_batch(jobs::TABLES)?;
+        if format == 1 {
+            connection.execute_batch("ALTER TABLE dead_letters ADD COLUMN attempt INTEGER")?;
+        }
         // A start on a full disk writes nothing that is there already.
         if format != FORMAT {
             connection.pragma_update(None, "user_version", FORMAT)?;

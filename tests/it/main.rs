@@ -18,6 +18,7 @@ mod platform;
 mod poll;
 mod proofs;
 mod readme;
+mod replay;
 mod service;
 #[cfg(feature = "peers")]
 mod submit;

@@ -239,6 +239,36 @@ fn dead_letters_are_listed_shown_redriven_and_dropped() {
 }
 
 #[test]
+fn a_replay_reaches_its_sink_once_more_and_reading_again_finds_nothing_new() {
+    let service = Service::start();
+    assert_eq!((service.send(BODY).0, service.send(OTHER).0), (GOOD, GOOD));
+    service.run_until(&["sinks"], |data| data.contains("local  ok     2        2 "));
+    let (code, data, words) = service.run(&["replay", "--sink", "local", "--since", "1h"]);
+    assert!(code == GOOD && data.ends_with(" done 2 events\n"), "{data}{words}");
+    service.run_until(&["sinks", "--json"], |data| data.contains("\"replayed\": 2"));
+    let lines = std::fs::read_to_string(service.folder.path().join("out.ndjson")).expect("readable");
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let uids: Vec<_> = lines.iter().map(|line| line["metadata"]["uid"].as_str().expect("a uid")).collect();
+    let replays: Vec<_> = lines.iter().map(|line| line["unmapped"]["replay"] == true).collect();
+    assert_eq!((replays, &uids[..2]), (vec![false, false, true, true], &uids[2..]));
+
+    let (code, data, words) = service.run(&["renormalize", "--source", "portal", "--since", "2020-01-01T00:00:00Z"]);
+    assert!(code == GOOD && data.ends_with(" done 0 events\n"), "{data}{words}");
+    let (code, data, _) = service.run(&["replay", "--list"]);
+    assert!(code == GOOD && data.contains("replay       local") && data.contains("renormalize  portal"), "{data}");
+
+    for (arguments, told) in [
+        (["replay", "--sink", "nosuch", "--since", "1h"].as_slice(), "there is no sink of this name"),
+        (&["replay", "--sink", "local", "--since", "1h", "--where", ".severity_id >="], "where: "),
+        (&["replay", "--stop", "4711"], "there is nothing with this id"),
+        (&["renormalize", "--source", "nosuch", "--since", "1h"], "there is no source of this name"),
+    ] {
+        let (code, _, words) = service.run(arguments);
+        assert!(code == BAD && words.contains(told), "{arguments:?}: {words}");
+    }
+}
+
+#[test]
 fn changing_something_needs_the_right_token() {
     let service = Service::start();
     let wrong = write(service.folder.path(), "wrong", "vr_wrong");

@@ -221,12 +221,12 @@ impl<'a> Transaction<'a> {
         }))
     }
 
-    /// Keeps a dead letter. One that is there already is tried once more: its attempts are counted on and its first time stays.
+    /// Keeps a dead letter. One that is there already failed once more: its attempts are counted on and its first time stays.
     pub fn put_dead_letter(&mut self, letter: &DeadLetter) -> Result<(), LedgerError> {
         self.execute(
             "INSERT INTO dead_letters (id, stage, sink, source, position, reason, attempts, first_at, last_at, crc, raw)
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-             ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, attempts = attempts + excluded.attempts, last_at = excluded.last_at",
+             ON CONFLICT (id) DO UPDATE SET reason = excluded.reason, attempts = attempts + excluded.attempts, last_at = excluded.last_at, attempt = NULL",
             params![
                 letter.id,
                 letter.stage.word(),
@@ -246,6 +246,19 @@ impl<'a> Transaction<'a> {
     /// One dead letter.
     pub fn dead_letter(&self, id: &str) -> Result<Option<DeadLetter>, LedgerError> {
         Ok(read_dead_letter(&self.sqlite, id)?)
+    }
+
+    /// An attempt to deliver a dead letter is under way.
+    pub fn begin_attempt(&mut self, id: &str, attempt: u64) -> Result<(), LedgerError> {
+        self.execute("UPDATE dead_letters SET attempt = ? WHERE id = ?", params![integer(attempt), id])
+    }
+
+    /// The event at a position, as it is stored.
+    pub fn event_at(&self, position: Position) -> Result<Option<Arc<Event>>, LedgerError> {
+        let mut statement =
+            self.sqlite.prepare_cached("SELECT position, ordinal, sink, crc, event FROM events WHERE position = ?")?;
+        let stored = statement.query_row([integer(position.0)], read_event).optional()?;
+        Ok(stored.and_then(|(stored, _)| stored.event))
     }
 
     /// Forgets a dead letter; whether there was one.
@@ -363,10 +376,10 @@ pub(super) fn read_event(row: &Row<'_>) -> rusqlite::Result<(Stored, usize)> {
 }
 
 const LETTER: &str =
-    "SELECT id, stage, sink, source, position, reason, attempts, first_at, last_at, raw FROM dead_letters";
+    "SELECT id, stage, sink, source, position, reason, attempts, first_at, last_at, raw, attempt FROM dead_letters";
 /// The same without what it keeps: a page of bodies may be gigabytes.
 const LETTER_WITHOUT_RAW: &str =
-    "SELECT id, stage, sink, source, position, reason, attempts, first_at, last_at, x'' FROM dead_letters";
+    "SELECT id, stage, sink, source, position, reason, attempts, first_at, last_at, x'', attempt FROM dead_letters";
 
 pub(super) fn read_dead_letter(connection: &Connection, id: &str) -> rusqlite::Result<Option<DeadLetter>> {
     connection.query_row(&format!("{LETTER} WHERE id = ?"), [id], read_letter).optional()
@@ -400,5 +413,6 @@ fn read_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
         first_at: at(row.get(7)?),
         last_at: at(row.get(8)?),
         raw: row.get(9)?,
+        attempt: row.get::<_, Option<i64>>(10)?.map(i64::unsigned_abs),
     })
 }

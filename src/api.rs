@@ -398,8 +398,7 @@ impl From<LedgerError> for ApiError {
 impl From<OpsError> for ApiError {
     fn from(error: OpsError) -> Self {
         match error {
-            OpsError::Unknown => Self::NotFound,
-            OpsError::UnknownSink => Self::Missing(error.to_string()),
+            OpsError::Unknown | OpsError::UnknownSink => Self::Missing(error.to_string()),
             OpsError::SinkRemoved | OpsError::Running(_) | OpsError::Ended => Self::Conflict(error.to_string()),
             OpsError::Condition(_) => Self::Invalid(error.to_string()),
             OpsError::UnknownSource | OpsError::Unpollable(_) => Self::Unprocessable(error.to_string()),

@@ -104,19 +104,7 @@ impl App {
                 let source = asked.id.clone();
                 polls.insert(source, asked.start(&journal, &ledger, &metrics, &stopped, &mut loops)?);
             }
-            let normalizer = Normalizer {
-                reader: journal.reader(ledger.head().borrow().sequence),
-                durable: journal.durable(),
-                ledger: ledger.clone(),
-                sources: sources.readings.clone(),
-                metrics: metrics.clone(),
-                waiting: Vec::new(),
-            };
-            let jobs = Jobs::new(journal.clone(), ledger.clone(), sources.readings, Style::new(&hostname()))?;
-            let stopping = stopped.clone();
-            loops.spawn(async move { jobs.run(stopping).await.context("jobs").map(|()| "jobs") });
-            let stopped = stopped.clone();
-            loops.spawn(async move { normalizer.run(stopped).await.context("normalize").map(|()| "normalize") });
+            start_normalize(&journal, &ledger, sources.readings, &metrics, &stopped, &mut loops)?;
         }
         let keeper = Keeper {
             folder,
@@ -376,6 +364,31 @@ fn live_source(source: &SourcePlan, keys: KeyRing, metrics: &Metrics) -> Source 
     Source::new(source.id.clone(), source.scheme.clone(), keys, kept, source.rate_limit, metrics)
         .trusting(trust)
         .allowing(source.codings.clone())
+}
+
+/// Starts the loop that reads messages, and the one that does what an operator asked for.
+fn start_normalize(
+    journal: &Arc<DiskJournal>,
+    ledger: &Arc<Ledger>,
+    sources: HashMap<SourceId, Reading>,
+    metrics: &Arc<Metrics>,
+    stopped: &watch::Receiver<bool>,
+    loops: &mut JoinSet<anyhow::Result<&'static str>>,
+) -> anyhow::Result<()> {
+    let jobs = Jobs::new(journal.clone(), ledger.clone(), sources.clone(), Style::new(&hostname()))?;
+    let stopping = stopped.clone();
+    loops.spawn(async move { jobs.run(stopping).await.context("jobs").map(|()| "jobs") });
+    let normalizer = Normalizer {
+        reader: journal.reader(ledger.head().borrow().sequence),
+        durable: journal.durable(),
+        ledger: ledger.clone(),
+        sources,
+        metrics: metrics.clone(),
+        waiting: Vec::new(),
+    };
+    let stopping = stopped.clone();
+    loops.spawn(async move { normalizer.run(stopping).await.context("normalize").map(|()| "normalize") });
+    Ok(())
 }
 
 fn deliverer(

@@ -5,6 +5,7 @@
 //!
 //! Not here: how a payload is read (`adapter`), how an event looks to a receiver (`format`).
 
+mod identity;
 mod topic;
 
 use std::fmt;
@@ -15,6 +16,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256 as Sha256Hasher};
 
+use identity::digest_of_parts;
+pub use identity::{Uid, uid_by_position, uid_of, uid_of_details};
 pub use topic::{Topic, overdue_uid};
 
 /// What the analysis found, in order of severity: the worst of two verdicts is their `max`.
@@ -514,53 +517,6 @@ fn shorten_list<T>(list: &mut Vec<T>, max: usize) -> bool {
     let cut = list.len() > max;
     list.truncate(max);
     cut
-}
-
-/// The identity of an event and its deduplication key: 16 bytes, lower-case hexadecimal (contract: Identity).
-pub type Uid = Hash<16>;
-
-/// Identity of a finding: the first 16 bytes of SHA-256 over the length-prefixed parts version, source, subject key, time of
-/// the analysis in ms (else the provider's event id), verdict, policy, notification id. A length is 4 bytes, big endian; an absent part is empty.
-///
-/// None where the provider gives neither a time nor an id: such a message has no identity of its own, and is a duplicate
-/// only of what it repeats.
-pub fn uid_of(source: &SourceId, finding: &Finding) -> Option<Uid> {
-    let when = match (finding.analysed_at, &finding.event_id) {
-        (Some(at), _) => at.as_millisecond().to_string(),
-        (None, Some(id)) => id.clone(),
-        (None, None) => return None,
-    };
-    Some(uid_with(source, finding, &when))
-}
-
-/// Identity of a finding without a time or an id: the delivery it came in stands in for them.
-pub fn uid_by_position(source: &SourceId, finding: &Finding, position: Position) -> Uid {
-    uid_with(source, finding, &format!("position:{}", position.0))
-}
-
-fn uid_with(source: &SourceId, finding: &Finding, when: &str) -> Uid {
-    let subject = finding.subject.key();
-    let digest = digest_of_parts([
-        b"v1".as_slice(),
-        source.as_str().as_bytes(),
-        subject.as_bytes(),
-        when.as_bytes(),
-        finding.verdict.word().as_bytes(),
-        finding.policy.map_or("", Approval::word).as_bytes(),
-        finding.notification_id.as_deref().unwrap_or_default().as_bytes(),
-    ]);
-    let mut uid = [0; 16];
-    uid.copy_from_slice(&digest[..16]);
-    Hash(uid)
-}
-
-fn digest_of_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
-    let mut hasher = Sha256Hasher::new();
-    for part in parts {
-        hasher.update(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-        hasher.update(part);
-    }
-    hasher.finalize().into()
 }
 
 /// Where an event stands in the ledger: journal sequence and index within the delivery, in one ordered number.

@@ -21,14 +21,8 @@ const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Files that may be longer: up to how many lines, and why.
-const LONG_FILES: [(&str, usize, &str); 2] = [
-    ("src/event.rs", 680, "the one vocabulary; taken apart, its types would refer to each other across files"),
-    (
-        "src/store/ledger.rs",
-        540,
-        "the table of what the ledger can be asked; schema, transaction and mirror are already apart",
-    ),
-];
+const LONG_FILES: [(&str, usize, &str); 1] =
+    [("src/event.rs", 650, "the one vocabulary; taken apart, its types would refer to each other across files")];
 /// Functions that may be longer: up to how many lines, and why.
 const LONG_FUNCTIONS: [(&str, &str, usize, &str); 1] = [(
     "src/app.rs",

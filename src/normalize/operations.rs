@@ -11,11 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{Item, Message, Normalizer, Read, Reading, Tally, apply_finding, apply_items, interpret, pointers, told};
 use crate::adapter::Outcome;
-use crate::event::{Again, Event, Finding, Hash, Position, SourceId, Topic, Uid, uid_by_position, uid_of};
+use crate::event::{Again, Event, Finding, Position, SourceId, Topic, Uid, uid_by_position, uid_of, uid_of_details};
 use crate::ranking::{self, Candidate, Record as Latest};
 use crate::store::Record;
 use crate::store::ledger::{DeadLetter, Job, JobState, LedgerError, Stage, Transaction, Work};
@@ -157,15 +156,6 @@ fn novelty(
     let uid = if natural == first.uid { uid_of_details(first.uid, finding) } else { natural };
     let is_known = transaction.position_of(uid)?.is_some();
     Ok(if is_known { Novelty::None } else { Novelty::Corrects(first, uid) })
-}
-
-/// Identity of an event that corrects details of another: the same for the same details.
-fn uid_of_details(corrected: Uid, finding: &Finding) -> Uid {
-    let details = serde_json::to_vec(finding).expect("a finding is plain data");
-    let digest: [u8; 32] = Sha256::new().chain_update(corrected.0).chain_update(details).finalize().into();
-    let mut uid = [0; 16];
-    uid.copy_from_slice(&digest[..16]);
-    Hash(uid)
 }
 
 impl Normalizer {

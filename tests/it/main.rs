@@ -9,6 +9,7 @@
 
 mod configs;
 mod crash;
+mod isolation;
 mod jq;
 #[cfg(feature = "peers")]
 mod peers;

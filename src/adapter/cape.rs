@@ -11,7 +11,7 @@
 use super::items::{Outcomes, one};
 use super::json::{Document, Fault, Value};
 use super::native::is_technique;
-use super::shared::{letters, tlp_of};
+use super::shared::{file_subject, letters, tlp_of};
 use super::{Adapter, FetchId, NormalizeError, Outcome, score_of};
 use crate::delivery::Delivery;
 use crate::event::{Finding, LIST_MAX, Subject, SubjectId, TEXT_BYTES_MAX, Verdict};
@@ -144,17 +144,7 @@ fn subject(target: Value<'_>) -> Result<Subject, Fault> {
         let url = url.ok_or_else(|| target.missing("file"))?;
         return Ok(Subject::of(SubjectId::Url(url.subject_url()?)));
     };
-    let [sha256, sha1, md5, name, size, kind] = file.fields(["sha256", "sha1", "md5", "name", "size", "type"])?;
-    let subject = Subject::file(
-        sha256.map(Value::hash).transpose()?,
-        sha1.map(Value::hash).transpose()?,
-        md5.map(Value::hash).transpose()?,
-    );
-    let mut subject = subject.ok_or_else(|| file.missing("sha256"))?;
-    subject.name = name.map(Value::text).transpose()?.map(Into::into);
-    subject.size = size.map(Value::whole).transpose()?;
-    subject.file_type = kind.map(Value::text).transpose()?.map(Into::into);
-    Ok(subject)
+    file_subject(file, file.fields(["sha256", "sha1", "md5", "name", "size", "type"])?)
 }
 
 /// Families and techniques, in the forms of several versions.

@@ -1,12 +1,27 @@
 //! Readings that several platforms share: words in any spelling, marks of the Traffic Light Protocol, the caller's own reference, the
-//! name at the end of a path.
+//! name at the end of a path, the file that a report is about.
 //!
 //! Invariant: what is read here never decides a verdict.
 //!
 //! Not here: what belongs to one platform (its own file), JSON by itself (`json`).
 
-use super::json::Value;
-use crate::event::{LIST_MAX, TEXT_BYTES_MAX};
+use super::json::{Fault, Value};
+use crate::event::{LIST_MAX, Subject, TEXT_BYTES_MAX};
+
+/// The file that `file` describes by these fields of it: SHA-256, SHA-1, MD5, name, size, type.
+pub(super) fn file_subject<'d>(file: Value<'d>, fields: [Option<Value<'d>>; 6]) -> Result<Subject, Fault> {
+    let [sha256, sha1, md5, name, size, kind] = fields;
+    let subject = Subject::file(
+        sha256.map(Value::hash).transpose()?,
+        sha1.map(Value::hash).transpose()?,
+        md5.map(Value::hash).transpose()?,
+    );
+    let mut subject = subject.ok_or_else(|| file.missing("sha256"))?;
+    subject.name = name.map(Value::text).transpose()?.map(Into::into);
+    subject.size = size.map(Value::whole).transpose()?;
+    subject.file_type = kind.map(Value::text).transpose()?.map(Into::into);
+    Ok(subject)
+}
 
 /// A word without case, spaces, underscores and hyphens.
 pub(super) fn letters(word: &str) -> String {

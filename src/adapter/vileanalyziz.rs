@@ -8,7 +8,7 @@
 
 use super::items::{Outcomes, each, one};
 use super::json::{Document, Fault, Value};
-use super::shared::letters;
+use super::shared::{file_subject, letters};
 use super::{Adapter, FetchId, Hits, NormalizeError, Outcome, score_of};
 use crate::delivery::Delivery;
 use crate::event::{Approval, Finding, LIST_MAX, Subject, Verdict};
@@ -130,18 +130,8 @@ fn file(file: Value<'_>, envelope: &Envelope<'_>) -> Result<Outcome, Fault> {
 }
 
 fn subject(file: Value<'_>) -> Result<Subject, Fault> {
-    let [sha256, sha1, md5, name, size, content_type] =
-        file.fields_in_any_spelling(["sha256", "sha1", "md5", "file_name", "size_bytes", "content_type"])?;
-    let subject = Subject::file(
-        sha256.map(Value::hash).transpose()?,
-        sha1.map(Value::hash).transpose()?,
-        md5.map(Value::hash).transpose()?,
-    );
-    let mut subject = subject.ok_or_else(|| file.missing("sha256"))?;
-    subject.name = name.map(Value::text).transpose()?.map(Into::into);
-    subject.size = size.map(Value::whole).transpose()?;
-    subject.file_type = content_type.map(Value::text).transpose()?.map(Into::into);
-    Ok(subject)
+    let names = ["sha256", "sha1", "md5", "file_name", "size_bytes", "content_type"];
+    file_subject(file, file.fields_in_any_spelling(names)?)
 }
 
 /// Everything that is neither subject nor verdict.

@@ -33,6 +33,21 @@ enum Mood {
     Away,
 }
 
+impl Receiver {
+    /// Takes everything but these, one batch at a time.
+    fn refusing(poison: impl IntoIterator<Item = u64>) -> Self {
+        Self {
+            poison: poison.into_iter().map(|number| Position::new(number, 0)).collect(),
+            names: false,
+            in_flight_max: 1,
+            moods: Vec::new(),
+            turn: 0,
+            in_flight: VecDeque::new(),
+            seen: Arc::default(),
+        }
+    }
+}
+
 #[async_trait]
 impl Sink for Receiver {
     async fn open(&mut self, from: Position) -> Result<Position, Stop> {
@@ -178,15 +193,7 @@ async fn a_dead_letter_that_is_sent_again_reaches_its_sink_only_and_is_counted_a
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
     let seen = Arc::new(Mutex::new(BTreeMap::new()));
-    let receiver = Receiver {
-        poison: HashSet::new(),
-        names: false,
-        in_flight_max: 1,
-        moods: Vec::new(),
-        turn: 0,
-        in_flight: VecDeque::new(),
-        seen: seen.clone(),
-    };
+    let receiver = Receiver { seen: seen.clone(), ..Receiver::refusing([]) };
     let mut deliverer = deliverer(&ledger, receiver, 10);
     fill(&ledger, 1, &HashSet::new());
     let name: Name = "lake".parse().expect("a name");
@@ -209,15 +216,7 @@ async fn a_dead_letter_that_is_sent_again_reaches_its_sink_only_and_is_counted_a
 async fn a_letter_counts_each_refusal_and_goes_when_its_sink_has_taken_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
-    let receiver = Receiver {
-        poison: HashSet::from([Position::new(1, 0), Position::new(2, 0)]),
-        names: false,
-        in_flight_max: 1,
-        moods: Vec::new(),
-        turn: 0,
-        in_flight: VecDeque::new(),
-        seen: Arc::default(),
-    };
+    let receiver = Receiver::refusing([1, 2]);
     let mut deliverer = deliverer(&ledger, receiver, 10);
     fill(&ledger, 1, &HashSet::new());
     drain(&mut deliverer).await;
@@ -249,15 +248,7 @@ async fn a_letter_counts_each_refusal_and_goes_when_its_sink_has_taken_it() {
 async fn a_sink_that_comes_back_after_the_retention_counts_what_is_still_there() {
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
-    let receiver = || Receiver {
-        poison: HashSet::new(),
-        names: false,
-        in_flight_max: 1,
-        moods: Vec::new(),
-        turn: 0,
-        in_flight: VecDeque::new(),
-        seen: Arc::default(),
-    };
+    let receiver = || Receiver::refusing([]);
     fill(&ledger, 2, &HashSet::new());
     drain(&mut deliverer(&ledger, receiver(), 10)).await;
     // Then it is removed from the config, and events that it would have wanted grow old.
@@ -282,15 +273,7 @@ async fn a_new_sink_begins_now_or_with_everything_and_an_old_one_where_it_stood(
     let begin = |name: &str, from_now: bool| {
         let parts = Parts {
             name: name.parse().expect("a name"),
-            sink: Box::new(Receiver {
-                poison: HashSet::new(),
-                names: false,
-                in_flight_max: 1,
-                moods: Vec::new(),
-                turn: 0,
-                in_flight: VecDeque::new(),
-                seen: Arc::default(),
-            }),
+            sink: Box::new(Receiver::refusing([])),
             condition: None,
             route: RouteConfig::default().plan("where", &[]).expect("valid"),
             render: Box::new(|_, _| {}),
@@ -312,15 +295,7 @@ async fn what_was_taken_is_written_down_before_anything_is_sent_again() {
     let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
     fill(&ledger, 20, &HashSet::new());
     let seen = Arc::<Mutex<BTreeMap<Position, usize>>>::default();
-    let receiver = Receiver {
-        poison: HashSet::from([Position::new(15, 0)]),
-        names: true,
-        in_flight_max: 1,
-        moods: Vec::new(),
-        turn: 0,
-        in_flight: VecDeque::new(),
-        seen: seen.clone(),
-    };
+    let receiver = Receiver { names: true, seen: seen.clone(), ..Receiver::refusing([15]) };
     // Batches follow each other much faster than the cursor is written.
     let mut deliverer = deliverer(&ledger, receiver, 2);
     drain(&mut deliverer).await;

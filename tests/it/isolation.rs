@@ -61,7 +61,6 @@ fn written_since(path: &Path, from: u64) -> String {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a measurement for people")]
 fn a_sink_that_is_away_delays_nobody_and_drains_fast_when_it_is_back() {
     let away: u64 = std::env::var("VERDICT_RELAY_AWAY").map_or(AWAY, |text| text.parse().expect("seconds"));
     let mut site = Site::new();

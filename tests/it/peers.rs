@@ -198,6 +198,19 @@ impl Hec {
     }
 }
 
+/// Writes a file that a peer reads, in one piece: it may be reading.
+fn steer(folder: &TempDir, file: &str, content: &str) {
+    let (path, new) = (folder.path().join(file), folder.path().join("new"));
+    fs::write(&new, content).and_then(|()| fs::rename(new, path)).expect("the folder of a peer is writable");
+}
+
+/// What a peer has written to a file, as far as the lines are complete.
+fn complete_lines(folder: &TempDir, file: &str) -> Vec<Value> {
+    let written = fs::read(folder.path().join(file)).unwrap_or_default();
+    let complete = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    json_lines(&written[..complete])
+}
+
 /// A VirusTotal. It is ours, written after its reference; VirusTotal's own client has to accept it.
 #[derive(Debug)]
 pub struct VirusTotal {
@@ -226,16 +239,12 @@ impl VirusTotal {
 
     /// Steers it while it runs, by the files that `virustotal/server.py` names.
     pub fn steer(&self, file: &str, content: &str) {
-        // In one piece: it may be reading.
-        let (path, new) = (self.folder.path().join(file), self.folder.path().join("new"));
-        fs::write(&new, content).and_then(|()| fs::rename(new, path)).expect("the folder of a peer is writable");
+        steer(&self.folder, file, content);
     }
 
     /// The requests so far.
     pub fn requests(&self) -> Vec<Value> {
-        let written = fs::read(self.folder.path().join("requests.jsonl")).unwrap_or_default();
-        let complete = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        json_lines(&written[..complete])
+        complete_lines(&self.folder, "requests.jsonl")
     }
 
     /// What VirusTotal's own client (vt-py) reads from it.

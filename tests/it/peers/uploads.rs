@@ -1,12 +1,11 @@
 //! The platforms that take files (`tests/peers/uploads`), and VirusTotal's own client beside us.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Process, folder, free_ports, interpreted, json_lines, output_of, script};
+use super::{Process, complete_lines, folder, free_ports, interpreted, output_of, script, steer};
 
 /// VirusTotal and Vile Analyziz on one port. They are ours, written after the references; VirusTotal's own client has to accept the one.
 #[derive(Debug)]
@@ -37,25 +36,17 @@ impl Uploads {
 
     /// Steers them while they run, by the files that `uploads/server.py` names.
     pub fn steer(&self, file: &str, content: &str) {
-        // In one piece: they may be reading.
-        let (path, new) = (self.folder.path().join(file), self.folder.path().join("new"));
-        fs::write(&new, content).and_then(|()| fs::rename(new, path)).expect("the folder of a peer is writable");
+        steer(&self.folder, file, content);
     }
 
     /// The files that arrived.
     pub fn received(&self) -> Vec<Value> {
-        self.lines("received.jsonl")
+        complete_lines(&self.folder, "received.jsonl")
     }
 
     /// The requests so far.
     pub fn requests(&self) -> Vec<Value> {
-        self.lines("requests.jsonl")
-    }
-
-    fn lines(&self, file: &str) -> Vec<Value> {
-        let written = fs::read(self.folder.path().join(file)).unwrap_or_default();
-        let complete = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        json_lines(&written[..complete])
+        complete_lines(&self.folder, "requests.jsonl")
     }
 
     /// What VirusTotal's own client (vt-py) is told when it sends this file.

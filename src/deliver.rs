@@ -185,6 +185,8 @@ impl Deliverer {
     /// Settles what is in flight, so that the next start does not send it again, and lets the sink flush.
     async fn close(mut self) -> Result<(), LedgerError> {
         let until = Instant::now() + CLOSE_GRACE;
+        // An error is only that it took too long: then the wait below is over at once.
+        drop(tokio::time::timeout_at(until, self.parts.sink.finish()).await);
         while self.in_flight > 0 {
             let Ok(settled) = tokio::time::timeout_at(until, self.parts.sink.settled()).await else { break };
             match self.take(settled) {
@@ -277,7 +279,7 @@ impl Deliverer {
                 batch.push(Rendered { position: stored.position, event: event.clone(), body });
             }
             let (lane, Stored { position, ordinal, .. }) = (Lane::of(&stored), stored);
-            self.pending.push_back(Pending { position, ordinal, lane, fate });
+            pending::push(&mut self.pending, Pending { position, ordinal, lane, fate });
         }
         if batch.is_empty() {
             // Only filtered or dead ones: they are settled as soon as everything before them is.
@@ -324,7 +326,7 @@ impl Deliverer {
             }
             // What an operator sends again to this sink is wanted there, whatever the rule says today.
             _ if stored.sink.is_some() || self.wants(event) => Fate::Sent,
-            _ => Fate::Filtered,
+            _ => Fate::Filtered(1),
         }
     }
 
@@ -341,6 +343,10 @@ impl Deliverer {
                 self.set_state("ok", String::new());
                 self.taken = self.taken.max(position);
                 self.settle_in_time()?;
+                Ok(Progress::Moved)
+            }
+            Ok(Settled::Alive) => {
+                self.set_state("ok", String::new());
                 Ok(Progress::Moved)
             }
             Ok(Settled::Rewind(_)) => {

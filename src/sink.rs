@@ -281,7 +281,8 @@ pub trait Sink: Send {
     /// Hands a batch over. It may return before the receiver has it: then the batch is in flight until `settled` speaks of it.
     async fn send(&mut self, batch: &[Rendered]) -> Result<(), Stop>;
 
-    /// Waits until the receiver has taken or refused the oldest batch in flight: one answer for each batch, in order.
+    /// Waits until the receiver has taken or refused the oldest batch in flight: one answer for each batch, in order. [`Settled::Alive`]
+    /// may come at any time besides.
     ///
     /// Cancel safe: dropping the future loses no answer. Waits for ever when nothing is in flight.
     async fn settled(&mut self) -> Result<Settled, Stop>;
@@ -290,6 +291,9 @@ pub trait Sink: Send {
     async fn probe(&mut self) -> Result<(), Stop> {
         self.open(Position::default()).await.map(drop)
     }
+
+    /// No batch follows any more: does what lets `settled` tell of those in flight soon.
+    async fn finish(&mut self) {}
 
     /// Takes leave: flushes what the protocol lets it flush, within `grace`. In-flight batches that are not settled by then are sent again after the restart.
     async fn close(&mut self, grace: Duration);
@@ -305,6 +309,8 @@ pub trait Sink: Send {
 pub enum Settled {
     /// Everything up to and with this position.
     Through(Position),
+    /// Nothing is settled yet, but the receiver takes what is sent: the sink is well.
+    Alive,
     /// Uncertain from this position on (a connection was lost): it has to be sent again. Nothing is in flight any more.
     Rewind(Position),
     /// The receiver will never take something in this range of one batch. Nothing is in flight any more.

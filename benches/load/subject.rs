@@ -289,7 +289,10 @@ fn sink_config(subject: Subject, folder: &Path, receiver: Option<&Receiver>, top
     let address = receiver.map(|receiver| receiver.address.to_string()).unwrap_or_default();
     let settings = match subject {
         Subject::Console => "type = \"console\"\nformat = \"ocsf\"".to_owned(),
-        Subject::Syslog => format!("type = \"syslog\"\nprofile = \"qradar\"\naddress = \"tcp://{address}\""),
+        // The time of the resend window is no work: what is measured is the way of the last event to the receiver's kernel.
+        Subject::Syslog => format!(
+            "type = \"syslog\"\nprofile = \"qradar\"\naddress = \"tcp://{address}\"\nresend = {{ time = \"0s\" }}"
+        ),
         Subject::Hec => format!(
             "type = \"splunk_hec\"\nendpoints = [\"http://{address}\"]\ntokens = [\"env:{TOKEN_VARIABLE}\"]\nacks = \"off\""
         ),

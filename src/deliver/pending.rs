@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use crate::event::{Again, Position};
 use crate::store::ledger::{Cursor, DeadLetter, LedgerError, Stored, Transaction};
 
-/// One event between the cursor and what was read.
+/// One event between the cursor and what was read, or a run of those that no receiver gets.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) position: Position,
@@ -43,8 +43,8 @@ impl Lane {
 pub(super) enum Fate {
     /// Handed to the sink.
     Sent,
-    /// Kept out by the sink's rule.
-    Filtered,
+    /// So many in a row kept out by the sink's rule, up to this one.
+    Filtered(u64),
     /// Refused alone, or unreadable: what the dead letter will say and keep.
     Dead(Box<DeadLetter>),
 }
@@ -53,6 +53,20 @@ impl Pending {
     /// Whether the cursor may pass it, once the receiver took everything up to `taken`.
     pub(super) fn is_settled(&self, taken: Position) -> bool {
         !matches!(self.fate, Fate::Sent) || self.position <= taken
+    }
+}
+
+/// Adds the next event. A run of filtered ones is one entry: a receiver that is slow to settle must not make a rule that keeps
+/// nearly everything out a matter of memory.
+pub(super) fn push(pending: &mut VecDeque<Pending>, next: Pending) {
+    match (pending.back_mut(), &next.fate) {
+        (Some(Pending { position, ordinal, lane: Lane::First, fate: Fate::Filtered(run) }), Fate::Filtered(events))
+            if next.lane == Lane::First =>
+        {
+            *run += events;
+            (*position, *ordinal) = (next.position, next.ordinal);
+        }
+        _ => pending.push_back(next),
     }
 }
 
@@ -78,9 +92,9 @@ impl<'p> Settlement<'p> {
             // Each first event counts once, whatever becomes of it when it is told again.
             match (&one.lane, &one.fate) {
                 (Lane::First, Fate::Sent) => cursor.delivered += 1,
-                (Lane::First, Fate::Filtered) => cursor.filtered += 1,
+                (Lane::First, Fate::Filtered(events)) => cursor.filtered += events,
                 (Lane::First, Fate::Dead(_)) => cursor.dead += 1,
-                (Lane::Redriven { letter }, Fate::Sent | Fate::Filtered) => {
+                (Lane::Redriven { letter }, Fate::Sent | Fate::Filtered(_)) => {
                     cursor.redriven += 1;
                     all.redriven.push(letter);
                 }
@@ -104,5 +118,27 @@ impl<'p> Settlement<'p> {
             transaction.remove_dead_letter(id)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_filtered_events_is_one_entry_and_every_event_is_counted() {
+        let mut pending = VecDeque::new();
+        for ordinal in 1..=100_000 {
+            let fate = if ordinal % 50_000 == 1 { Fate::Sent } else { Fate::Filtered(1) };
+            push(&mut pending, Pending { position: Position(ordinal), ordinal, lane: Lane::First, fate });
+        }
+        assert_eq!(pending.len(), 4);
+        let counts = |taken: u64| {
+            let Settlement { count, cursor, .. } = Settlement::of(&pending, Position(taken), &Cursor::default());
+            (count, cursor.delivered, cursor.filtered, cursor.ordinal)
+        };
+        assert_eq!(counts(0), (0, 0, 0, 0));
+        assert_eq!(counts(1), (2, 1, 49_999, 50_000));
+        assert_eq!(counts(50_001), (4, 2, 99_998, 100_000));
     }
 }

@@ -29,6 +29,8 @@ enum Mood {
     Take,
     /// Takes it, but its answer is lost.
     Forget,
+    /// Says that it is alive before it says anything of a batch.
+    Slow,
     /// Is not there when the batch is sent.
     Away,
 }
@@ -67,6 +69,10 @@ impl Sink for Receiver {
     }
 
     async fn settled(&mut self) -> Result<Settled, Stop> {
+        if let Some(mood @ Mood::Slow) = self.moods.get_mut(self.turn) {
+            *mood = Mood::Take;
+            return Ok(Settled::Alive);
+        }
         let Some(batch) = self.in_flight.pop_front() else { return std::future::pending().await };
         let (from, through) = (batch[0], batch[batch.len() - 1]);
         if let Some(bad) = batch.iter().find(|position| self.poison.contains(position)) {
@@ -141,7 +147,7 @@ async fn drain(deliverer: &mut Deliverer) {
 }
 
 fn any_mood() -> impl Strategy<Value = Mood> {
-    prop_oneof![6 => Just(Mood::Take), 1 => Just(Mood::Forget), 1 => Just(Mood::Away)]
+    prop_oneof![6 => Just(Mood::Take), 1 => Just(Mood::Forget), 1 => Just(Mood::Slow), 1 => Just(Mood::Away)]
 }
 
 proptest! {

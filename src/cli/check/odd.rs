@@ -99,15 +99,16 @@ fn sink_alone(key: &str, sink: &SinkConfig, odd: &mut Vec<Problem>) {
     let mut problem = |name: &str, words: &str| odd.push(Problem::new(format!("{key}.{name}"), words));
     let skips = match sink {
         SinkConfig::Syslog(syslog) => {
-            if syslog.address.starts_with("udp://") {
+            let addresses = &syslog.address.0;
+            if addresses.iter().any(|address| address.starts_with("udp://")) {
                 problem(
                     "address",
                     "UDP loses messages without a word and takes 1,024 bytes of each event: use tls:// or tcp:// where the receiver can",
                 );
-            } else if syslog.address.starts_with("tcp://") && !is_local(&syslog.address) {
+            } else if addresses.iter().any(|address| address.starts_with("tcp://") && !is_local(address)) {
                 problem(
                     "address",
-                    "events travel in the clear, and what the receiver had not read is lost when it restarts: use tls:// where the receiver can",
+                    "events travel in the clear, and anyone on the way can read and change them: use tls:// where the receiver can",
                 );
             }
             syslog.tls.dangerous_skip_verify

@@ -42,7 +42,8 @@ pub(super) async fn ask(config: &Config, plan: &Plan, terminal: &mut Terminal) -
         }
     }
     for (name, sink) in &plan.sinks {
-        let tells = !matches!(config.sinks.get(name.as_str()), Some(SinkConfig::Syslog(syslog)) if syslog.address.starts_with("udp://"));
+        let tells = !matches!(config.sinks.get(name.as_str()),
+            Some(SinkConfig::Syslog(syslog)) if syslog.address.0.iter().any(|address| address.starts_with("udp://")));
         let good =
             if tells { "would take events" } else { "can be sent to; UDP does not tell whether anybody listens" };
         ask_sink(name, sink.clone(), good, &mut report).await?;

@@ -143,12 +143,14 @@ type = "syslog"
 profile = "arcsight"
 address = "tcp://{cef}"
 hostname = "verdict-relay"
+resend = {{ time = "1s" }}
 
 [sinks.qradar]
 type = "syslog"
 profile = "qradar"
 address = "tcp://{leef}"
 hostname = "verdict-relay"
+resend = {{ time = "1s" }}
 "#
     );
     fs::write(path, config).with_context(|| format!("cannot write {}", path.display()))?;

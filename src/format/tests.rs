@@ -448,6 +448,40 @@ proptest! {
     }
 
     #[test]
+    fn a_budget_takes_whole_fields_and_ends_of_texts_never_a_part_of_an_escape_and_says_so(
+        text in long_hostile_text(),
+        format in prop::sample::select(vec![Format::Cef, Format::Leef]),
+        bytes_max in CORE_BYTES_MAX..10_000,
+    ) {
+        // Short enough that only the budget cuts.
+        let event = sample::hostile(super::cut(&text, crate::event::TEXT_BYTES_MAX));
+        prop_assert!(!event.finding.truncated);
+        let fields = |line: &str| -> BTreeMap<String, String> {
+            match format {
+                Format::Cef => parse_cef(line).1,
+                _ => parse_leef(line).1.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            }
+        };
+        let whole = render(format, &event);
+        let cut = self::text(|out| format.render_within(&event, &style(), bytes_max, out));
+        prop_assert!(cut.len() <= bytes_max && is_line_safe(&cut), "{}", cut);
+        prop_assert_eq!(cut == whole, whole.len() <= bytes_max);
+        let (before, mut after) = (fields(&whole), fields(&cut));
+        let mark = after.remove("truncated").or(after.remove("verdictRelayTruncated"));
+        prop_assert_eq!(mark.as_deref(), (cut != whole).then_some("true"));
+        // These are put together from texts that are each cut.
+        for together in ["msg", "cs3"] {
+            after.remove(together);
+        }
+        for (key, value) in &after {
+            prop_assert!(before.get(key).is_some_and(|whole| whole.starts_with(value.as_str())), "{}: {}", key, cut);
+        }
+        for key in ["externalId", "cs6", "eventUid", "verdict"] {
+            prop_assert_eq!(after.get(key), before.get(key), "{}", key);
+        }
+    }
+
+    #[test]
     fn cut_ocsf_is_valid_and_says_so(text in long_hostile_text(), bytes_max in CORE_BYTES_MAX..10_000) {
         thread_local!(static SCHEMA: jsonschema::Validator = schema());
         let event = sample::hostile(&text);

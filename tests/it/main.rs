@@ -9,6 +9,8 @@
 
 mod configs;
 mod crash;
+#[cfg(feature = "peers")]
+mod hostile;
 mod isolation;
 mod jq;
 #[cfg(feature = "peers")]
@@ -23,6 +25,8 @@ mod replay;
 mod service;
 #[cfg(feature = "peers")]
 mod submit;
+#[cfg(feature = "peers")]
+mod syslog_loss;
 #[cfg(feature = "peers")]
 mod virustotal;
 #[cfg(feature = "peers")]

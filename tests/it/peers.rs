@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -84,8 +85,10 @@ impl Kafka {
 /// rsyslog. Each port takes both framings; what it wrote for a message is in `tests/peers/README.md`.
 #[derive(Debug)]
 pub struct Rsyslog {
-    _process: Process,
+    process: Option<Process>,
     folder: TempDir,
+    /// The network namespace that it runs in, and its address there.
+    elsewhere: Option<(String, Ipv4Addr)>,
     /// UDP port.
     pub udp: u16,
     /// Plain TCP port.
@@ -97,12 +100,69 @@ pub struct Rsyslog {
 impl Rsyslog {
     /// Starts it, with certificates of its own.
     pub fn start() -> Self {
-        let folder = folder();
+        Self::begin(None)
+    }
+
+    /// Starts it in a network namespace, at an address that this one can reach.
+    pub fn start_in(namespace: &str, address: Ipv4Addr) -> Self {
+        Self::begin(Some((namespace.to_owned(), address)))
+    }
+
+    fn begin(elsewhere: Option<(String, Ipv4Addr)>) -> Self {
         let [udp, tcp, tls] = free_ports();
-        let mut command = script("rsyslog.sh", "apt");
-        command.arg(folder.path()).args([udp, tcp, tls].map(|port| port.to_string()));
-        let process = Process::start("rsyslog", command, folder.path(), |_| accepts(tcp) && is_taken(udp));
-        Self { _process: process, folder, udp, tcp, tls }
+        let mut rsyslog = Self { process: None, folder: folder(), elsewhere, udp, tcp, tls };
+        rsyslog.resume();
+        rsyslog
+    }
+
+    /// Starts it again after [`Rsyslog::kill`] or [`Rsyslog::end`], with the same files and ports.
+    pub fn resume(&mut self) {
+        let (udp, tcp) = (self.udp, self.tcp);
+        let program = script("rsyslog.sh", "apt");
+        let address = self.elsewhere.as_ref().map_or(Ipv4Addr::LOCALHOST, |(_, address)| *address);
+        let mut command = match &self.elsewhere {
+            None => program,
+            Some((namespace, _)) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(program.get_program());
+                command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+                command
+            }
+        };
+        command.env("LISTEN", address.to_string()).arg(self.folder.path());
+        command.args([udp, tcp, self.tls].map(|port| port.to_string()));
+        let reached = SocketAddr::from((address, tcp));
+        let ready = |_: &str| {
+            let accepts = TcpStream::connect_timeout(&reached, ANSWER_WAIT_MAX).is_ok();
+            accepts && (!address.is_loopback() || is_taken(udp))
+        };
+        self.process = Some(Process::start("rsyslog", command, self.folder.path(), ready));
+    }
+
+    /// Ends it as a crash would: `SIGKILL`.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Ends it as an operator would: `SIGTERM`, and it writes what it has read.
+    pub fn end(&mut self) {
+        self.signal(Signal::TERM);
+        let process = self.process.as_mut().expect("it runs");
+        wait_for("rsyslog to end", START_WAIT_MAX, || {
+            process.child.try_wait().ok().flatten().map(drop).ok_or_else(|| "it still runs".to_owned())
+        });
+        self.process = None;
+    }
+
+    /// It hangs: neither reads nor ends, while its kernel takes what comes.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("it runs");
+        let pid = i32::try_from(process.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
+        kill_process(pid, signal).expect("it is there");
     }
 
     /// The folder of `ca.pem`, `client.pem`, `client.key` and the rest that `tests/peers/certs.sh` makes.
@@ -113,6 +173,12 @@ impl Rsyslog {
     /// Waits until it has written at least this many messages and returns all of them.
     pub fn received(&self, messages: usize) -> Vec<Value> {
         received(self.folder.path(), messages)
+    }
+
+    /// What it has written up to now; where it was killed, a line may be torn and is left out.
+    pub fn written(&self) -> Vec<Value> {
+        let written = fs::read(self.folder.path().join("received.jsonl")).unwrap_or_default();
+        String::from_utf8_lossy(&written).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
 
@@ -269,13 +335,21 @@ pub fn signed_by(program: &str, scheme: &str, file: &Path, secret: &str, id: &st
 
 /// What a CEF parser nobody here wrote makes of a line: `header` and `extensions`.
 pub fn parse_cef(line: &str) -> Value {
+    parse_cef_lines("lognorm", &[line.to_owned()]).swap_remove(0)
+}
+
+/// The same of many lines, by `lognorm` or `parcefone`.
+pub fn parse_cef_lines(parser: &str, lines: &[String]) -> Vec<Value> {
     let mut command = interpreted(&script("parse_cef.py", "cef"), "python3");
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the parser starts");
+    let mut child =
+        command.arg(parser).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the parser starts");
     let mut stdin = child.stdin.take().expect("it was piped");
-    stdin.write_all(format!("{line}\n").as_bytes()).expect("the parser reads");
+    stdin.write_all((lines.join("\n") + "\n").as_bytes()).expect("the parser reads");
     drop(stdin);
     let output = child.wait_with_output().expect("the parser ends");
-    serde_json::from_slice(&output.stdout).expect("the parser prints JSON")
+    let parsed = json_lines(&output.stdout);
+    assert_eq!(parsed.len(), lines.len(), "{parser} answered something else");
+    parsed
 }
 
 /// One HTTP/1.1 exchange without any HTTP client of ours: the whole answer as text, or nothing where nobody answers.

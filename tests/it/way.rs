@@ -151,10 +151,10 @@ async fn an_event_is_the_same_in_kafka_splunk_rsyslog_and_syslog_ng() {
     let sinks = format!(
         "[sinks.lake]\ntype = \"kafka\"\nbrokers = [{:?}]\ntopic = \"verdicts\"\nstart = \"earliest\"\noptions = {{ \"compression.type\" = \"zstd\" }}\n\
          [sinks.splunk]\ntype = \"splunk_hec\"\nendpoints = [{:?}]\ntokens = [\"file:{}\"]\nacks = \"required\"\nindex = \"main\"\nstart = \"earliest\"\n\
-         [sinks.arcsight]\ntype = \"syslog\"\nprofile = \"arcsight\"\naddress = \"tcp://127.0.0.1:{}\"\nstart = \"earliest\"\n\
-         [sinks.qradar]\ntype = \"syslog\"\nprofile = \"qradar\"\naddress = \"tls://127.0.0.1:{}\"\nhostname = \"relay-1\"\nstart = \"earliest\"\ntls = {{ {} }}\n\
+         [sinks.arcsight]\ntype = \"syslog\"\nprofile = \"arcsight\"\naddress = \"tcp://127.0.0.1:{}\"\nresend = {{ time = \"1s\" }}\nstart = \"earliest\"\n\
+         [sinks.qradar]\ntype = \"syslog\"\nprofile = \"qradar\"\naddress = \"tls://127.0.0.1:{}\"\nhostname = \"relay-1\"\nresend = {{ time = \"1s\" }}\nstart = \"earliest\"\ntls = {{ {} }}\n\
          [sinks.datagrams]\ntype = \"syslog\"\nprofile = \"qradar\"\naddress = \"udp://127.0.0.1:{}\"\nstart = \"earliest\"\n\
-         [sinks.cee]\ntype = \"syslog\"\nprofile = \"rsyslog\"\naddress = \"tls://127.0.0.1:{}\"\nstart = \"earliest\"\ntls = {{ {} }}\n",
+         [sinks.cee]\ntype = \"syslog\"\nprofile = \"rsyslog\"\naddress = \"tls://127.0.0.1:{}\"\nresend = {{ time = \"1s\" }}\nstart = \"earliest\"\ntls = {{ {} }}\n",
         kafka.broker(),
         hec.url(),
         token.path().display(),

@@ -9,10 +9,11 @@
 mod condition;
 mod pending;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::block_in_place;
@@ -76,8 +77,10 @@ pub struct Deliverer {
     in_flight: usize,
     /// Places where a batch has to end, because something at or after them was refused.
     splits: BTreeSet<Position>,
-    /// The event that was refused alone: a dead letter once everything before it is settled.
-    condemned: Option<(Position, String)>,
+    /// The batch that is sent in parts because something in it was refused: its end, and how often the receiver named an event of it.
+    repair: Option<(Position, u32)>,
+    /// Events that were refused alone, and why: dead letters once everything before them is settled.
+    condemned: BTreeMap<Position, String>,
     /// When the last batch went out.
     sent_at: Instant,
     /// Whether events wait for a fuller batch.
@@ -110,6 +113,8 @@ const CLOSE_GRACE: Duration = Duration::from_secs(5);
 const CONDITIONS_MAX: Duration = Duration::from_millis(250);
 /// Most bytes of a reason that a dead letter keeps.
 const REASON_BYTES_MAX: usize = 1024;
+/// How many events of one batch are sent alone because the receiver named them; then halves are.
+const NAMED_MAX: u32 = 3;
 
 impl Deliverer {
     /// Takes the sink's cursor up where it stood; begins one where there is none, at the oldest event or (`from_now`) after the latest.
@@ -145,7 +150,8 @@ impl Deliverer {
             pending: VecDeque::new(),
             in_flight: 0,
             splits: BTreeSet::new(),
-            condemned: None,
+            repair: None,
+            condemned: BTreeMap::new(),
             sent_at: Instant::now(),
             held_back: false,
             open: false,
@@ -176,6 +182,7 @@ impl Deliverer {
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                () = self.parts.sink.mended() => {}
                 _ = stop.changed() => {}
             }
         }
@@ -209,6 +216,12 @@ impl Deliverer {
                 Err(stop) => return self.stopped(&stop),
             }
         }
+        // What is known goes first: while there is always more to send, the cursor would stand still until the sink takes no more.
+        if self.in_flight > 0
+            && let Some(settled) = self.parts.sink.settled().now_or_never()
+        {
+            return self.take(settled);
+        }
         if self.in_flight < self.parts.sink.in_flight_max() {
             match self.send_batch().await? {
                 Some(progress) => return Ok(progress),
@@ -237,8 +250,8 @@ impl Deliverer {
         self.in_flight > 0 && self.in_flight < self.parts.sink.in_flight_max()
     }
 
-    /// Waits until events come or the sink settles something.
-    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Progress, LedgerError> {
+    /// After [`Progress::Idle`]: waits until events come or the sink settles something.
+    pub async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Progress, LedgerError> {
         let full_at = self.sent_at + self.parts.batch.wait_max;
         let settle_at = self.settled_at + SETTLE_PACE;
         let settled = tokio::select! {
@@ -320,10 +333,8 @@ impl Deliverer {
         let Some(event) = &stored.event else {
             return letter(None, "its row in the ledger is damaged", self.parts.name.clone());
         };
-        match &self.condemned {
-            Some((position, reason)) if *position == stored.position => {
-                letter(Some(event), reason, event.source.clone())
-            }
+        match self.condemned.get(&stored.position) {
+            Some(reason) => letter(Some(event), reason, event.source.clone()),
             // What an operator sends again to this sink is wanted there, whatever the rule says today.
             _ if stored.sink.is_some() || self.wants(event) => Fate::Sent,
             _ => Fate::Filtered(1),
@@ -403,9 +414,7 @@ impl Deliverer {
         for letter in &letters {
             tracing::error!(sink = %self.parts.name, id = %letter.id, reason = %letter.reason, "sink {} refused an event, kept as dead letter {}", self.parts.name, letter.id);
         }
-        if !letters.is_empty() {
-            self.condemned = None;
-        }
+        self.condemned.retain(|position, _| *position > cursor.position);
         self.splits = self.splits.split_off(&cursor.position);
         self.pending.drain(..count);
         self.cursor = cursor;
@@ -426,14 +435,22 @@ impl Deliverer {
             matches!(pending.fate, Fate::Sent) && pending.position >= from && pending.position <= through
         };
         let range: Vec<Position> = self.pending.iter().filter(sent).map(|pending| pending.position).collect();
+        let (end, named) = self.repair.filter(|(end, _)| from <= *end).unwrap_or_else(|| {
+            tracing::warn!(sink = %self.parts.name, reason, events = range.len(), "sink {} was refused a batch, sending it in parts: {reason}", self.parts.name);
+            (through, 0)
+        });
+        self.repair = Some((end, named + u32::from(suspect.is_some() && range.len() > 1)));
+        // A receiver that names one after the other may name the wrong ones.
+        let suspect = suspect.filter(|_| named < NAMED_MAX);
         if let [alone] = range[..] {
             let mut reason = reason.to_owned();
             crate::event::shorten(&mut reason, REASON_BYTES_MAX);
-            self.condemned = Some((alone, reason));
+            self.condemned.insert(alone, reason);
         } else if let Some(index) = suspect.and_then(|suspect| range.iter().position(|one| *one == suspect)) {
             // The one before it ends a batch, and so does it: it goes alone.
             self.splits.extend(range[..index].last());
             self.splits.insert(range[index]);
+            self.splits.extend(range.last());
         } else if !range.is_empty() {
             self.splits.insert(range[range.len() / 2 - 1]);
             self.splits.extend(range.last());

@@ -275,6 +275,8 @@ pub struct Rendered {
 pub trait Sink: Send {
     /// Connects, and forgets whatever was in flight. Called before the first `send` and again after a [`Stop`] or [`Settled::Rewind`].
     ///
+    /// What is sent again after it need not go over the wire again, where the sink still learns what became of the first time.
+    ///
     /// A sink that keeps its own cursor (exactly once) answers with it; every other one answers with `from`.
     async fn open(&mut self, from: Position) -> Result<Position, Stop>;
 
@@ -294,6 +296,12 @@ pub trait Sink: Send {
 
     /// No batch follows any more: does what lets `settled` tell of those in flight soon.
     async fn finish(&mut self) {}
+
+    /// Waits until something changed that may mend the last [`Stop`], like a new value of a secret that was refused; for ever where nothing is
+    /// known to. Then the next try need not wait any longer. Cancel safe.
+    async fn mended(&mut self) {
+        std::future::pending::<()>().await;
+    }
 
     /// Takes leave: flushes what the protocol lets it flush, within `grace`. In-flight batches that are not settled by then are sent again after the restart.
     async fn close(&mut self, grace: Duration);

@@ -398,6 +398,28 @@ proptest! {
         prop_assert_eq!(&json(&render_hec(&event, None))["event"]["status_detail"], &Value::from(text.as_str()));
     }
 
+    /// What a collector refuses a batch for (codes 6, 12, 13, 15), after its documentation.
+    #[test]
+    fn splunk_never_gets_an_envelope_that_it_refuses(
+        text in prop_oneof![hostile_text(), long_hostile_text(), Just(" ".to_owned())],
+        ms in -9_000_000_000_000_i64..9_000_000_000_000,
+        index in prop::option::of("[a-z0-9][a-z0-9_-]{0,9}"),
+    ) {
+        let effective_at = jiff::Timestamp::from_millisecond(ms).expect("is in range");
+        let line = render_hec(&Event { effective_at, ..sample::hostile(&text) }, index.as_deref());
+        prop_assert!(is_line_safe(&line) && line.len() < 64 << 10, "{}", line);
+        let envelope = json(&line);
+        prop_assert!(envelope["time"].as_f64().is_some_and(|time| time.is_finite() && time >= 0.0));
+        prop_assert!(envelope["event"].as_object().is_some_and(|event| !event.is_empty()));
+        for key in ["host", "source", "sourcetype"] {
+            prop_assert!(envelope[key].as_str().is_some_and(|text| !text.is_empty()), "{}", key);
+        }
+        prop_assert_eq!(envelope.get("index").and_then(Value::as_str), index.as_deref());
+        for (key, field) in envelope["fields"].as_object().expect("an object") {
+            prop_assert!(field.as_str().is_some_and(|text| !text.trim().is_empty()), "{}: {}", key, field);
+        }
+    }
+
     #[test]
     fn cef_gives_every_text_back_and_no_text_makes_a_key(text in hostile_text()) {
         let line = render(Format::Cef, &sprinkled(&text));

@@ -1,27 +1,35 @@
 //! Splunk's HTTP Event Collector: batches of envelopes by HTTP, several endpoints, several tokens, indexer acknowledgements.
 //!
-//! Invariants: a batch counts as delivered only when a HEC said so, and with `acks` only when the indexers acknowledged it; the
-//! channel is new after each trouble, so an acknowledgement of an earlier try is never taken for one of this; a token goes to the
-//! configured endpoints only: no redirects, no proxy from the environment. Requests overlap, so a later batch can be indexed
-//! before an earlier one: Splunk orders by `time`.
+//! Invariants: a batch counts as delivered only when a HEC said so, and with `acks` only when the indexers acknowledged it; what is under
+//! way is not sent again because another batch failed; a token goes to the configured endpoints only. Requests overlap, so a later batch can
+//! be indexed before an earlier one: Splunk orders by `time`.
 //!
-//! Not here: the envelope (`format`), what an answer means (`answer`), splitting a refused batch (`deliver`).
+//! Not here: the envelope (`format`), what an answer means (`answer`), the way of one batch (`session`), splitting a refused batch (`deliver`).
 
+mod acks;
 mod answer;
+#[cfg(test)]
+mod collector;
+mod endpoint;
+mod http;
+mod pace;
+#[cfg(test)]
+mod promise;
 mod session;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::Url;
 use serde::Deserialize;
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 
-use self::session::{Outcome, Session};
+use self::session::Session;
 use super::{Batch, Render, Rendered, Settled, Sink, Stop};
 use crate::event::{Name, Position};
 use crate::format::{Style, hec};
@@ -47,8 +55,8 @@ sink_config! {
         pub compression: Option<bool>,
         /// Longest wait for an answer, 1s to 5m; default 30s.
         pub timeout: Option<Span>,
-        /// Most batches on the way at once, 1 to 64; default 4. With acknowledgements a batch is on the way until it is acknowledged.
-        #[schemars(range(min = 1, max = 64))]
+        /// Most batches on the way at once, 1 to 256, of which at most 64 are not answered yet; default 4. With acknowledgements a batch is on the way until it is acknowledged: then the default is 256, of which 4 are not answered yet.
+        #[schemars(range(min = 1, max = 256))]
         pub in_flight_max: Option<u32>,
         /// TLS to all endpoints. `server_name` is what their certificates have to carry; what they are asked for stays the URL's host.
         #[serde(default)]
@@ -83,8 +91,48 @@ pub struct HecPlan {
     host: Option<String>,
     compression: bool,
     timeout: Duration,
+    /// Most batches on the way.
     in_flight_max: usize,
+    /// Most of them that no collector has taken yet: those are in memory.
+    posts_max: usize,
     tls: ClientTls,
+    waits: Waits,
+}
+
+/// How long this sink waits for what; tests wait less.
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    /// First and longest wait between two questions for one acknowledgement; each is twice the one before.
+    ack_first: Duration,
+    ack_last: Duration,
+    /// Least time between two questions on a channel.
+    ack_gap: Duration,
+    /// When a batch is sent again because nobody acknowledged it.
+    ack_max: Duration,
+    /// The same after an answer was lost in which the acknowledgement may have been.
+    ack_doubt: Duration,
+    /// How long no acknowledgements are expected of a collector that said that the token has none.
+    acks_off: Duration,
+    /// First and longest rest of a collector that failed.
+    rest_first: Duration,
+    rest_last: Duration,
+    /// How often tokens are read again while all are refused.
+    tokens_every: Duration,
+}
+
+impl Waits {
+    /// The real ones. Splunk advises to take for lost what is not acknowledged after 5 minutes.
+    const REAL: Self = Self {
+        ack_first: Duration::from_secs(1),
+        ack_last: Duration::from_secs(10),
+        ack_gap: Duration::from_millis(500),
+        ack_max: Duration::from_mins(5),
+        ack_doubt: Duration::from_mins(1),
+        acks_off: Duration::from_mins(10),
+        rest_first: Duration::from_secs(1),
+        rest_last: Duration::from_secs(30),
+        tokens_every: Duration::from_secs(1),
+    };
 }
 
 impl HecConfig {
@@ -124,10 +172,11 @@ impl HecConfig {
         if !(Duration::from_secs(1)..=Duration::from_mins(5)).contains(&timeout) {
             problems.push(Problem::new(format!("{key}.timeout"), "use \"1s\" to \"5m\""));
         }
-        let in_flight_max = self.in_flight_max.map_or(IN_FLIGHT, |max| max as usize);
-        if !(1..=IN_FLIGHT_MAX).contains(&in_flight_max) {
-            problems.push(Problem::new(format!("{key}.in_flight_max"), "use 1 to 64"));
+        let own = self.in_flight_max.map(|max| max as usize);
+        if own.is_some_and(|own| !(1..=IN_FLIGHT_MAX).contains(&own)) {
+            problems.push(Problem::new(format!("{key}.in_flight_max"), "use 1 to 256"));
         }
+        let in_flight_max = own.unwrap_or(if self.acks == Acks::Off { POSTS } else { IN_FLIGHT_MAX });
         match self.tls.plan(&format!("{key}.tls")) {
             Ok(tls) if problems.is_empty() => Ok(HecPlan {
                 endpoints,
@@ -138,7 +187,9 @@ impl HecConfig {
                 compression: self.compression.unwrap_or(true),
                 timeout,
                 in_flight_max,
+                posts_max: own.unwrap_or(POSTS).min(POSTS_MAX),
                 tls,
+                waits: Waits::REAL,
             }),
             tls => {
                 problems.extend(tls.err().into_iter().flatten());
@@ -184,7 +235,17 @@ impl HecPlan {
     }
 
     pub(super) fn build(self, name: &Name, tokens: KeyRing) -> HecSink {
-        HecSink { plan: Arc::new(self), name: name.clone(), tokens, session: None, flights: VecDeque::new() }
+        HecSink {
+            slots: Arc::new(Semaphore::new(self.posts_max)),
+            plan: Arc::new(self),
+            name: name.clone(),
+            tokens,
+            session: None,
+            ended: Arc::new(Notify::new()),
+            flights: VecDeque::new(),
+            under_way: Vec::new(),
+            careful_to: Position::default(),
+        }
     }
 }
 
@@ -195,100 +256,237 @@ pub(super) struct HecSink {
     name: Name,
     tokens: KeyRing,
     session: Option<Arc<Session>>,
-    /// Batches on the way, in order of their positions.
+    /// One for each request that may wait to be taken.
+    slots: Arc<Semaphore>,
+    /// Some request ended.
+    ended: Arc<Notify>,
+    /// The batches that `deliver` waits for, in order of their positions.
     flights: VecDeque<Flight>,
+    /// Requests whose events are not all settled. They outlast a rewind: when one batch fails, what the collector has of the others
+    /// is not sent again.
+    under_way: Vec<Arc<Request>>,
+    /// Up to here something was refused: what is sent again of it goes one request after the other, because a collector may index what
+    /// stands before an event that it refuses, each time.
+    careful_to: Position,
 }
 
-/// A batch on the way.
+/// A batch on the way: its own request for what was not under way already, and those that carry the rest.
 #[derive(Debug)]
 struct Flight {
-    positions: Vec<Position>,
-    outcome: JoinHandle<Outcome>,
+    from: Position,
+    through: Position,
+    /// It was not sent after all, because another one failed: that one's report ends this.
+    is_void: bool,
+    own: Option<Arc<Request>>,
+    adopted: Vec<Arc<Request>>,
 }
 
-impl Drop for Flight {
-    fn drop(&mut self) {
-        self.outcome.abort();
-    }
+/// One HTTP request on its way; dropped, it is given up.
+#[derive(Debug)]
+struct Request {
+    /// Its events, ascending; at least one.
+    positions: Vec<Position>,
+    outcome: Arc<OnceLock<Outcome>>,
+    task: AbortHandle,
+}
+
+/// How the delivery of a batch ended.
+#[derive(Debug, Clone)]
+enum Outcome {
+    Delivered,
+    Refused { event: Option<usize>, reason: String },
+    Stop(Stop),
+}
+
+/// Where a request leaves its outcome. Dropped without one, it was a fault of ours.
+struct Report {
+    outcome: Arc<OnceLock<Outcome>>,
+    ended: Arc<Notify>,
 }
 
 #[async_trait]
 impl Sink for HecSink {
     async fn open(&mut self, from: Position) -> Result<Position, Stop> {
         self.flights.clear();
-        self.session = None;
-        self.session = Some(Arc::new(Session::new(&self.plan, &self.name, self.tokens.clone())?));
+        self.under_way.retain(|request| !request.has_failed() && request.through() > from);
+        match &self.session {
+            Some(session) => session.renew(true)?,
+            None => self.session = Some(Arc::new(Session::new(&self.plan, &self.name, self.tokens.clone())?)),
+        }
         Ok(from)
     }
 
     async fn send(&mut self, batch: &[Rendered]) -> Result<(), Stop> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        let session = self.session()?;
-        let mut body = Vec::with_capacity(batch.iter().map(|rendered| rendered.body.len()).sum());
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
+        let session = self.session.clone().ok_or_else(|| Stop::unavailable("the sink is not open"))?;
+        session.renew(false)?;
+        let (from, through) = (first.position, last.position);
+        self.under_way.retain(|request| !request.has_failed());
+        let near: Vec<&Arc<Request>> = self.under_way.iter().filter(|request| request.touches(from, through)).collect();
+        let (mut adopted, mut positions, mut body) = (Vec::<Arc<Request>>::new(), Vec::new(), Vec::new());
         for rendered in batch {
-            body.extend_from_slice(&rendered.body);
+            if let Some(known) = near.iter().find(|request| request.holds(rendered.position)) {
+                if !adopted.iter().any(|one| Arc::ptr_eq(one, known)) {
+                    adopted.push(Arc::clone(known));
+                }
+            } else {
+                positions.push(rendered.position);
+                body.extend_from_slice(&rendered.body);
+            }
         }
-        let outcome = tokio::spawn(async move { session.deliver(body).await });
-        self.flights.push_back(Flight { positions: batch.iter().map(|rendered| rendered.position).collect(), outcome });
+        let mut flight = Flight { from, through, is_void: false, own: None, adopted };
+        if !positions.is_empty() {
+            let slots = if from <= self.careful_to { self.plan.posts_max } else { 1 };
+            let slots = u32::try_from(slots).expect("at most 64");
+            let slot = Arc::clone(&self.slots).acquire_many_owned(slots).await.expect("it is never closed");
+            flight.is_void = self.flights.iter().any(|flight| flight.failure().is_some());
+            if !flight.is_void {
+                let request = self.start(session, positions, body, slot);
+                self.under_way.push(Arc::clone(&request));
+                flight.own = Some(request);
+            }
+        }
+        self.flights.push_back(flight);
         Ok(())
     }
 
     async fn settled(&mut self) -> Result<Settled, Stop> {
-        let Some(front) = self.flights.front_mut() else { return std::future::pending().await };
-        let outcome = (&mut front.outcome).await;
-        let flight = self.flights.pop_front().expect("it was just looked at");
-        let outcome = outcome.unwrap_or_else(|_| {
-            Outcome::Stop(Stop::unavailable("the request ended in a fault of ours; sending it again"))
-        });
-        let (from, through) = (flight.positions[0], flight.positions[flight.positions.len() - 1]);
-        match outcome {
-            Outcome::Delivered => Ok(Settled::Through(through)),
-            Outcome::Refused { event, reason } => {
-                self.flights.clear();
-                let suspect = event.and_then(|event| flight.positions.get(event).copied());
-                Ok(Settled::Refused { from, through, suspect, reason })
+        loop {
+            if let Some(settled) = self.news() {
+                return settled;
             }
-            Outcome::Stop(stop) => {
-                self.flights.clear();
-                Err(stop)
-            }
+            self.ended.notified().await;
         }
     }
 
     async fn probe(&mut self) -> Result<(), Stop> {
         self.open(Position::default()).await?;
-        self.session()?.probe().await
+        let session = self.session.clone().expect("it was just opened");
+        session.probe().await
     }
 
-    async fn close(&mut self, grace: Duration) {
-        let deadline = tokio::time::Instant::now() + grace;
-        for flight in &mut self.flights {
-            // Answers that come too late only mean that these events are sent again after the restart.
-            drop(tokio::time::timeout_at(deadline, &mut flight.outcome).await);
+    async fn mended(&mut self) {
+        match self.session.clone() {
+            Some(session) => session.has_other_tokens().await,
+            None => std::future::pending().await,
         }
+    }
+
+    async fn close(&mut self, _grace: Duration) {
+        // What is not settled by now is sent again after the restart, whatever becomes of it.
         self.flights.clear();
+        self.under_way.clear();
         self.session = None;
     }
 
     fn in_flight_max(&self) -> usize {
-        self.plan.in_flight_max
+        self.session.as_ref().map_or(1, |session| session.in_flight_max())
     }
 }
 
 impl HecSink {
-    /// The session; with new TLS files a new one, which old requests do not disturb.
-    fn session(&mut self) -> Result<Arc<Session>, Stop> {
-        let session = self.session.as_ref().ok_or_else(|| Stop::unavailable("the sink is not open"))?;
-        if session.files_changed(&self.plan) {
-            self.session = Some(Arc::new(Session::new(&self.plan, &self.name, self.tokens.clone())?));
+    fn start(
+        &self,
+        session: Arc<Session>,
+        positions: Vec<Position>,
+        body: Vec<u8>,
+        slot: OwnedSemaphorePermit,
+    ) -> Arc<Request> {
+        let report = Report { outcome: Arc::default(), ended: Arc::clone(&self.ended) };
+        let outcome = Arc::clone(&report.outcome);
+        let task = tokio::spawn(async move {
+            let mut slot = Some(slot);
+            report.is(session.deliver(body, &mut slot).await);
+            // Who gets the slot of one that failed sees that it did.
+            drop(slot);
+        });
+        Arc::new(Request { positions, outcome, task: task.abort_handle() })
+    }
+
+    /// What there is to say now: that the oldest batch was delivered, or that any one failed.
+    fn news(&mut self) -> Option<Result<Settled, Stop>> {
+        let front = self.flights.front()?;
+        if !front.is_void && front.requests().all(|request| matches!(request.outcome(), Some(Outcome::Delivered))) {
+            let through = front.through;
+            self.flights.pop_front();
+            self.under_way.retain(|request| request.through() > through);
+            return Some(Ok(Settled::Through(through)));
         }
-        Ok(Arc::clone(self.session.as_ref().expect("it was just there")))
+        let failure = self.flights.iter().find_map(Flight::failure)?;
+        if let Ok(Settled::Refused { through, .. }) = &failure {
+            self.careful_to = self.careful_to.max(*through);
+        }
+        self.flights.clear();
+        self.under_way.retain(|request| !request.has_failed());
+        Some(failure)
+    }
+}
+
+impl Flight {
+    fn requests(&self) -> impl Iterator<Item = &Arc<Request>> {
+        self.own.iter().chain(&self.adopted)
+    }
+
+    fn failure(&self) -> Option<Result<Settled, Stop>> {
+        let (from, through) = (self.from, self.through);
+        self.requests().find_map(|request| match request.outcome()? {
+            Outcome::Delivered => None,
+            Outcome::Stop(stop) => Some(Err(stop.clone())),
+            Outcome::Refused { event, reason } if self.own.as_ref().is_some_and(|own| Arc::ptr_eq(own, request)) => {
+                let suspect = event.and_then(|event| request.positions.get(event).copied());
+                Some(Ok(Settled::Refused { from, through, suspect, reason: reason.clone() }))
+            }
+            // It was made for another batch than this: which event is meant shows when they are sent as batches of today.
+            Outcome::Refused { .. } => Some(Ok(Settled::Rewind(from))),
+        })
+    }
+}
+
+impl Request {
+    fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.get()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.outcome().is_some_and(|outcome| !matches!(outcome, Outcome::Delivered))
+    }
+
+    fn through(&self) -> Position {
+        self.positions[self.positions.len() - 1]
+    }
+
+    fn touches(&self, from: Position, through: Position) -> bool {
+        self.positions[0] <= through && self.through() >= from
+    }
+
+    fn holds(&self, position: Position) -> bool {
+        self.positions.binary_search(&position).is_ok()
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Report {
+    fn is(self, outcome: Outcome) {
+        self.outcome.get_or_init(|| outcome);
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.outcome
+            .get_or_init(|| Outcome::Stop(Stop::unavailable("the request ended in a fault of ours; sending it again")));
+        self.ended.notify_one();
     }
 }
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Enough that the network's round trip does not show; each costs a batch of memory.
-const IN_FLIGHT: usize = 4;
-const IN_FLIGHT_MAX: usize = 64;
+/// Enough that the network's round trip does not show; each costs a batch of memory. It is also what a new session begins with.
+const POSTS: usize = 4;
+const POSTS_MAX: usize = 64;
+/// Indexers acknowledge after seconds: this many batches of 500 in 10 s are over 10,000 events/s. Each costs 16 bytes an event, no body.
+const IN_FLIGHT_MAX: usize = 256;

@@ -1,118 +1,154 @@
-//! One session with the collectors: client, channel, whose turn it is, and a batch's way until it is final.
+//! A batch's way: to one collector after the other, with one token after the other, until it is final.
 //!
 //! Invariants: a batch goes to each endpoint at most once; a token is tried once with each value it has; nothing that a server leaves
 //! open is taken for a yes.
 //!
-//! Not here: what an answer means (`answer`), the order of batches (`splunk_hec`).
+//! Not here: what an answer means (`answer`), which collector rests (`endpoint`), whom an acknowledgement is for (`acks`), the order of batches
+//! (`splunk_hec`).
 
-use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, Response};
-use rustls::RootCertStore;
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderValue};
+use reqwest::{Client, RequestBuilder};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::time::Instant;
 
 use super::super::{Stop, root_cause};
-use super::answer::{Acked, Answer, judge, judge_ack};
-use super::{Acks, HecPlan, IN_FLIGHT_MAX};
+use super::acks::{Channel, Next, Told};
+use super::answer::{Acked, Receipt, Refusal, judge, judge_ack, leaves_open};
+use super::endpoint::{Endpoint, Turn};
+use super::http::{authorization, client, guid, gzip, is_refused, reply_to};
+use super::pace::Pace;
+use super::{Acks, HecPlan, Outcome, POSTS};
 use crate::event::Name;
 use crate::secret::{Key, KeyRing};
 use crate::setting::Span;
 use crate::tls::{self, Stamp};
 
-/// How the delivery of a batch ended.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    Delivered,
-    Refused { event: Option<usize>, reason: String },
-    Stop(Stop),
-}
-
-/// Everything that requests share between two openings.
+/// Everything that requests share. It lives as long as the sink: what is known about a collector outlasts a reconnect.
 #[derive(Debug)]
 pub(super) struct Session {
     plan: Arc<HecPlan>,
     name: Name,
-    client: Client,
     tokens: KeyRing,
-    /// GUID that our acknowledgements are counted under.
-    channel: String,
     endpoints: Vec<Endpoint>,
     /// Endpoint of the next batch.
     next: AtomicUsize,
-    files: Mutex<(Stamp, Instant)>,
+    pace: Mutex<Pace>,
+    /// One more reference than batches that are on the way.
+    under_way: Arc<()>,
+    /// The tokens that were refused everywhere.
+    refused: Mutex<Option<Arc<Vec<Key>>>>,
+    tls: Mutex<Tls>,
 }
 
-/// A collector and its breaker.
+/// A client and the TLS files that it was made with.
 #[derive(Debug)]
-struct Endpoint {
-    base: String,
-    /// Until when others go first.
-    rests_until: Mutex<Option<Instant>>,
+struct Tls {
+    client: Client,
+    stamp: Stamp,
+    looked_at: Instant,
 }
 
-/// A batch that a collector took, and what to ask it.
+/// A batch that a collector took, and who tells when it is final; none if it is.
 struct Taken<'a> {
     endpoint: &'a Endpoint,
-    token: HeaderValue,
-    ack_id: Option<u64>,
+    told: Option<oneshot::Receiver<Told>>,
+}
+
+/// Why a batch was not taken.
+enum Failure {
+    Refused { event: Option<usize>, reason: String },
+    Stop(Stop),
 }
 
 impl Session {
     pub(super) fn new(plan: &Arc<HecPlan>, name: &Name, tokens: KeyRing) -> Result<Self, Stop> {
-        let files = (plan.tls.stamp(), Instant::now());
-        let client = client(plan)?;
-        let endpoint = |base: &String| Endpoint { base: base.clone(), rests_until: Mutex::new(None) };
+        let tls = Tls { stamp: plan.tls.stamp(), client: client(plan)?, looked_at: Instant::now() };
         Ok(Self {
             plan: Arc::clone(plan),
             name: name.clone(),
-            client,
             tokens,
-            channel: guid(),
-            endpoints: plan.endpoints.iter().map(endpoint).collect(),
+            endpoints: plan.endpoints.iter().map(|base| Endpoint::new(base, plan.waits)).collect(),
             next: AtomicUsize::new(0),
-            files: Mutex::new(files),
+            pace: Mutex::new(Pace::new(POSTS, plan.in_flight_max)),
+            under_way: Arc::new(()),
+            refused: Mutex::new(None),
+            tls: Mutex::new(tls),
         })
     }
 
-    /// Whether a TLS file changed; looked up at most every [`FILES_EVERY`].
-    pub(super) fn files_changed(&self, plan: &HecPlan) -> bool {
-        let mut files = self.files.lock().expect("nothing panics while holding it");
-        if files.1.elapsed() < FILES_EVERY {
-            return false;
+    /// Takes up TLS files that changed; looked at now if it `is_urgent`, else at most every [`FILES_EVERY`].
+    pub(super) fn renew(&self, is_urgent: bool) -> Result<(), Stop> {
+        let mut tls = self.tls.lock().expect("nothing panics while holding it");
+        if !is_urgent && tls.looked_at.elapsed() < FILES_EVERY {
+            return Ok(());
         }
-        files.1 = Instant::now();
-        files.0 != plan.tls.stamp()
+        tls.looked_at = Instant::now();
+        let stamp = self.plan.tls.stamp();
+        if stamp != tls.stamp {
+            // Requests that are on their way keep the client that they began with.
+            tls.client = client(&self.plan)?;
+            tls.stamp = stamp;
+        }
+        Ok(())
     }
 
-    /// Brings a batch to one of the endpoints, and waits until it is final.
-    pub(super) async fn deliver(&self, body: Vec<u8>) -> Outcome {
-        let body = if self.plan.compression { gzip(&body) } else { body };
-        let body = Bytes::from(body);
-        let mut worst: Option<Stop> = None;
-        for endpoint in self.endpoints_in_turn() {
-            let stop = match self.post(endpoint, &body).await {
-                Ok(taken) => return self.acknowledged(taken).await,
-                Err(Failure::Refused { event, reason }) => return Outcome::Refused { event, reason },
-                Err(Failure::Stop(stop)) => stop,
-            };
-            endpoint.rest(&stop);
-            if worst.as_ref().is_none_or(|worst| gravity(worst) < gravity(&stop)) {
-                worst = Some(stop);
-            }
+    /// Most batches on the way now.
+    pub(super) fn in_flight_max(&self) -> usize {
+        self.pace().limit()
+    }
+
+    /// Waits until there is a token that was not there when all were refused; for ever if none was.
+    pub(super) async fn has_other_tokens(&self) {
+        let refused = self.refused().clone();
+        let Some(refused) = refused else { return std::future::pending().await };
+        while Arc::ptr_eq(&refused, &self.tokens.keys()) {
+            tokio::time::sleep(self.plan.waits.tokens_every).await;
+            self.tokens.refresh().await;
         }
-        Outcome::Stop(worst.unwrap_or_else(|| Stop::unavailable("there is no endpoint")))
+        // Said once: what the next try finds may be something else than the tokens.
+        self.refused().take();
+    }
+
+    /// Brings a batch to one of the endpoints, and waits until it is final. `slot` is given up as soon as it was taken.
+    pub(super) async fn deliver(self: Arc<Self>, body: Vec<u8>, slot: &mut Option<OwnedSemaphorePermit>) -> Outcome {
+        let _under_way = Arc::clone(&self.under_way);
+        let body = Bytes::from(if self.plan.compression { gzip(&body) } else { body });
+        let taken = self.bring(body).await;
+        if taken.is_ok() {
+            slot.take();
+        }
+        let outcome = match taken {
+            Ok(Taken { told: None, .. }) => Outcome::Delivered,
+            Ok(Taken { told: Some(told), endpoint }) => match told.await {
+                Ok(Ok(())) => {
+                    endpoint.acknowledged();
+                    Outcome::Delivered
+                }
+                Ok(Err(stop)) => Outcome::Stop(stop),
+                Err(_) => {
+                    Outcome::Stop(Stop::unavailable("nobody asks for its acknowledgement any more; sending it again"))
+                }
+            },
+            Err(Failure::Refused { event, reason }) => Outcome::Refused { event, reason },
+            Err(Failure::Stop(stop)) => Outcome::Stop(stop),
+        };
+        match &outcome {
+            Outcome::Delivered => self.pace().delivered(),
+            Outcome::Stop(_) => self.pace().failed(),
+            Outcome::Refused { .. } => {}
+        }
+        outcome
     }
 
     /// Asks every endpoint whether it takes one of our tokens, with a request that holds no event: a collector looks at the token first.
-    pub(super) async fn probe(&self) -> Result<(), Stop> {
+    pub(super) async fn probe(self: &Arc<Self>) -> Result<(), Stop> {
         let nothing = Bytes::from(if self.plan.compression { gzip(b"") } else { Vec::new() });
-        for endpoint in &self.endpoints {
+        for endpoint in 0..self.endpoints.len() {
             match self.post(endpoint, &nothing).await {
                 // "No data" is what a collector says that would have taken some.
                 Ok(_) | Err(Failure::Refused { .. }) => {}
@@ -122,18 +158,50 @@ impl Session {
         Ok(())
     }
 
-    /// All endpoints: from the one whose turn it is, those that rest last.
-    fn endpoints_in_turn(&self) -> Vec<&Endpoint> {
+    /// Tries the endpoints from the one whose turn it is; those that rest come last, those that said until when not at all.
+    async fn bring(self: &Arc<Self>, body: Bytes) -> Result<Taken<'_>, Failure> {
         let first = self.next.fetch_add(1, Ordering::Relaxed) % self.endpoints.len();
-        let mut in_turn: Vec<&Endpoint> = self.endpoints[first..].iter().chain(&self.endpoints[..first]).collect();
-        let now = Instant::now();
-        // Absent is less than any time; a rest that is over is none.
-        in_turn.sort_by_key(|endpoint| endpoint.resting_at(now));
-        in_turn
+        let mut left: Vec<usize> = (first..self.endpoints.len()).chain(0..first).collect();
+        let mut worst: Option<Stop> = None;
+        loop {
+            let now = Instant::now();
+            let best = left.iter().enumerate().min_by_key(|(_, at)| self.endpoints[**at].turn(now));
+            let Some((place, at)) = best.map(|(place, at)| (place, *at)) else { break };
+            let endpoint = &self.endpoints[at];
+            let turn = endpoint.turn(now);
+            if let Turn::Closed(until) = turn {
+                let stop = Stop::Unavailable {
+                    retry_after: Some(until - now),
+                    reason: format!("{} asked us to wait", endpoint.base),
+                };
+                return Err(Failure::Stop(worse(worst, stop)));
+            }
+            if !endpoint.claims(turn, now) {
+                continue;
+            }
+            left.remove(place);
+            let stop = match self.post(at, &body).await {
+                Ok(taken) => {
+                    endpoint.is_well();
+                    return Ok(taken);
+                }
+                Err(Failure::Refused { event, reason }) => {
+                    endpoint.is_well();
+                    return Err(Failure::Refused { event, reason });
+                }
+                Err(Failure::Stop(stop)) => stop,
+            };
+            let asked = if let Stop::Unavailable { retry_after, .. } = &stop { *retry_after } else { None };
+            endpoint.rests(asked, Instant::now());
+            worst = Some(worse(worst, stop));
+        }
+        Err(Failure::Stop(worst.unwrap_or_else(|| Stop::unavailable("there is no endpoint"))))
     }
 
     /// Posts the batch with one token after the other, until one is good.
-    async fn post<'a>(&self, endpoint: &'a Endpoint, body: &Bytes) -> Result<Taken<'a>, Failure> {
+    async fn post(self: &Arc<Self>, at: usize, body: &Bytes) -> Result<Taken<'_>, Failure> {
+        let endpoint = &self.endpoints[at];
+        self.acks_work(endpoint).await.map_err(Failure::Stop)?;
         let mut refused: Vec<Arc<Vec<Key>>> = Vec::new();
         let mut words = "no token could be read".to_owned();
         for is_fresh in [false, true] {
@@ -141,7 +209,10 @@ impl Session {
                 self.tokens.refresh().await;
             }
             let keys = self.tokens.keys();
-            for key in keys.iter() {
+            // The one that was taken last goes first: one that is refused would cost a request with every batch.
+            let good = endpoint.token().min(keys.len());
+            for index in (good..keys.len()).chain(0..good) {
+                let key = &keys[index];
                 let value = key.secret.expose();
                 if refused.iter().flat_map(|keys| keys.iter()).any(|known| known.secret.expose() == value) {
                     continue;
@@ -150,20 +221,29 @@ impl Session {
                     words = format!("{} is no token: it holds characters that no header can", key.id);
                     continue;
                 };
-                match self.post_with(endpoint, &token, body.clone()).await {
-                    Answer::Taken { ack_id, crowded } => {
-                        if crowded {
-                            tracing::warn!(sink = %self.name, "{} says that its queues are nearly full", endpoint.base);
-                        }
-                        return Ok(Taken { endpoint, token, ack_id });
+                match self.post_with(at, &token, body.clone()).await {
+                    Ok(told) => {
+                        endpoint.took_token(index);
+                        self.refused().take();
+                        return Ok(Taken { endpoint, told });
                     }
-                    Answer::Refused { event, reason } => return Err(Failure::Refused { event, reason }),
-                    Answer::Stop(stop) => return Err(Failure::Stop(stop)),
-                    Answer::Token { reason } => words = reason,
+                    Err(Refusal::Token { reason }) => words = reason,
+                    Err(Refusal::Event { event, reason }) => return Err(Failure::Refused { event, reason }),
+                    Err(Refusal::Stop(stop)) => return Err(Failure::Stop(stop)),
+                    Err(Refusal::NoAcks { reason }) => {
+                        return Err(Failure::Stop(self.without_acks(endpoint, &token, true, reason)));
+                    }
+                    Err(Refusal::Channel { reason }) => {
+                        let stop = Stop::unavailable(reason);
+                        endpoint.channel(&token).end(stop.clone());
+                        endpoint.acks_are_open();
+                        return Err(Failure::Stop(stop));
+                    }
                 }
             }
             refused.push(keys);
         }
+        *self.refused() = refused.pop();
         let names: Vec<&str> = self.plan.tokens.iter().map(|token| token.0.as_str()).collect();
         Err(Failure::Stop(Stop::Unauthorized {
             reason: format!(
@@ -174,60 +254,153 @@ impl Session {
         }))
     }
 
-    async fn post_with(&self, endpoint: &Endpoint, token: &HeaderValue, body: Bytes) -> Answer {
-        let mut request = self.request(endpoint, "event", token).header(CONTENT_TYPE, "application/json");
+    /// Posts the batch once. Ok is who tells when it is final, or none if it is.
+    async fn post_with(
+        self: &Arc<Self>,
+        at: usize,
+        token: &HeaderValue,
+        body: Bytes,
+    ) -> Result<Option<oneshot::Receiver<Told>>, Refusal> {
+        let endpoint = &self.endpoints[at];
+        let channel = endpoint.channel(token);
+        let mut request = self.request(endpoint, "event", &channel);
         if self.plan.compression {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
-        match answer_of(request.body(body)).await {
-            Ok((status, retry_after, body)) => {
-                judge(&endpoint.base, self.plan.index.as_deref(), status, retry_after, &body)
+        let round = self.pace().round();
+        let posting = channel.begin();
+        let reply = match reply_to(request.body(body)).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                if error.is_connect() {
+                    // Nothing was sent.
+                    posting.answered();
+                }
+                return Err(Refusal::Stop(self.stop(endpoint, &error)));
             }
-            Err(error) => Answer::Stop(self.stop(endpoint, &error)),
+        };
+        let place = &endpoint.base;
+        let judged = judge(place, self.plan.index.as_deref(), reply.status, reply.retry_after(), &reply.body);
+        let Receipt { ack_id, is_crowded } = match judged {
+            Ok(receipt) => receipt,
+            Err(refusal) => {
+                if !leaves_open(reply.status, &reply.body) {
+                    posting.answered();
+                }
+                return Err(refusal);
+            }
+        };
+        if is_crowded {
+            self.is_crowded(endpoint, round);
         }
-    }
-
-    /// Waits until what a collector took is final. Whatever is not said is not true: then all of it is sent again, under a new channel.
-    async fn acknowledged(&self, taken: Taken<'_>) -> Outcome {
-        let place = &taken.endpoint.base;
-        let ack_id = match (self.plan.acks, taken.ack_id) {
-            (Acks::Off, _) | (Acks::Auto, None) => return Outcome::Delivered,
-            (Acks::Required, None) => {
-                return Outcome::Stop(Stop::Misconfigured {
+        let ack_id = ack_id.filter(|_| self.plan.acks != Acks::Off && endpoint.gives_acks(Instant::now()));
+        let Some(ack_id) = ack_id else {
+            posting.answered();
+            if self.plan.acks == Acks::Required {
+                return Err(Refusal::NoAcks {
                     reason: format!(
                         "{place} took events without offering an acknowledgement: enable indexer acknowledgement for the token, or set acks = \"auto\""
                     ),
                 });
             }
-            (Acks::Auto | Acks::Required, Some(ack_id)) => ack_id,
+            return Ok(None);
         };
-        let deadline = tokio::time::Instant::now() + ACK_WAIT_MAX;
-        let mut wait = ACK_POLL_FIRST;
+        endpoint.keep_session(&reply.headers, &channel);
+        let told = posting.taken(ack_id, Instant::now());
+        if channel.takes_over() {
+            tokio::spawn(Arc::clone(self).ask(at, channel));
+        }
+        Ok(Some(told))
+    }
+
+    /// Asks for the acknowledgements of a channel until nothing waits there: one question for all of them.
+    async fn ask(self: Arc<Self>, at: usize, channel: Arc<Channel>) {
+        let endpoint = &self.endpoints[at];
         loop {
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(ACK_POLL_LAST);
-            let question = format!("{{\"acks\":[{ack_id}]}}");
-            let request = self.request(taken.endpoint, "ack", &taken.token).header(CONTENT_TYPE, "application/json");
-            if let Ok((status, _, body)) = answer_of(request.body(question)).await {
-                match judge_ack(place, ack_id, status, &body) {
-                    Acked::Yes => return Outcome::Delivered,
-                    Acked::NotYet => {}
-                    Acked::Never(stop) => return Outcome::Stop(stop),
+            let ids = match channel.next(Instant::now()) {
+                Next::Nothing => return,
+                Next::Ask(ids) => ids,
+                Next::Wait(until) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(until) => {}
+                        () = channel.changed.notified() => {}
+                    }
+                    continue;
                 }
-            }
-            if tokio::time::Instant::now() >= deadline {
-                return Outcome::Stop(Stop::unavailable(format!(
-                    "{place} took events but its indexers have not acknowledged them within 5m; sending them again under a new channel"
-                )));
+            };
+            let list: Vec<String> = ids.iter().map(u64::to_string).collect();
+            let question = format!("{{\"acks\":[{}]}}", list.join(","));
+            match reply_to(self.request(endpoint, "ack", &channel).body(question)).await {
+                Ok(reply) => {
+                    endpoint.keep_session(&reply.headers, &channel);
+                    match judge_ack(&endpoint.base, reply.status, &reply.body) {
+                        Acked::Told(answer) => channel.answered(&answer),
+                        Acked::NotNow => {}
+                        Acked::Lost => channel.lost(&ids, Instant::now()),
+                        Acked::Never(stop) => channel.end(stop),
+                        Acked::Refused { is_disabled, reason } => {
+                            channel.end(self.without_acks(endpoint, &channel.token, is_disabled, reason));
+                        }
+                    }
+                }
+                // Nobody is there, so nobody remembers what was taken.
+                Err(error) if is_refused(&error) => channel.end(self.stop(endpoint, &error)),
+                Err(error) if error.is_connect() => {}
+                Err(_) => channel.lost(&ids, Instant::now()),
             }
         }
     }
 
-    fn request(&self, endpoint: &Endpoint, what: &str, token: &HeaderValue) -> reqwest::RequestBuilder {
-        self.client
+    /// There are no acknowledgements after all. What waits for one is sent again, and counts as it then will.
+    fn without_acks(&self, endpoint: &Endpoint, token: &HeaderValue, is_disabled: bool, reason: String) -> Stop {
+        if is_disabled && self.plan.acks == Acks::Auto {
+            tracing::error!(sink = %self.name, "{reason}; until then events count as delivered when {} took them", endpoint.base);
+            endpoint.acks_are_off(Instant::now());
+            return Stop::unavailable(format!("{reason}; sending again what was not acknowledged"));
+        }
+        endpoint.acks_are_refused(token);
+        Stop::Misconfigured { reason }
+    }
+
+    /// Where asking was refused, sees whether it is still: a batch that is sent and can't be acknowledged would only be sent again and again.
+    async fn acks_work(&self, endpoint: &Endpoint) -> Result<(), Stop> {
+        let Some(token) = endpoint.refused_acks() else { return Ok(()) };
+        // A channel of its own: a `true` that the question gets is said to nobody else.
+        let channel = Channel::new(guid(), token, self.plan.waits);
+        let reply = reply_to(self.request(endpoint, "ack", &channel).body("{\"acks\":[0]}"));
+        let reply = reply.await.map_err(|error| self.stop(endpoint, &error))?;
+        match judge_ack(&endpoint.base, reply.status, &reply.body) {
+            Acked::Refused { is_disabled: false, reason } => Err(Stop::Misconfigured { reason }),
+            Acked::Refused { is_disabled: true, reason } if self.plan.acks == Acks::Required => {
+                Err(Stop::Misconfigured { reason })
+            }
+            Acked::NotNow => Err(Stop::unavailable(format!("{} answered {}", endpoint.base, reply.status))),
+            _ => {
+                endpoint.acks_are_open();
+                Ok(())
+            }
+        }
+    }
+
+    fn is_crowded(&self, endpoint: &Endpoint, round: u64) {
+        tracing::warn!(sink = %self.name, "{} says that its queues are nearly full; fewer batches at once", endpoint.base);
+        self.pace().crowded(round, Arc::strong_count(&self.under_way) - 1);
+    }
+
+    fn request(&self, endpoint: &Endpoint, what: &str, channel: &Channel) -> RequestBuilder {
+        let client = self.tls.lock().expect("nothing panics while holding it").client.clone();
+        let mut request = client
             .post(format!("{}/services/collector/{what}", endpoint.base))
-            .header(AUTHORIZATION, token)
-            .header("X-Splunk-Request-Channel", &self.channel)
+            .header(AUTHORIZATION, &channel.token)
+            .header(CONTENT_TYPE, "application/json");
+        // A token without acknowledgements needs no channel, and may not like one.
+        if endpoint.gives_acks(Instant::now()) {
+            request = request.header("X-Splunk-Request-Channel", &channel.guid);
+        }
+        if let Some(session) = endpoint.session() {
+            request = request.header(COOKIE, session);
+        }
+        request
     }
 
     fn stop(&self, endpoint: &Endpoint, error: &reqwest::Error) -> Stop {
@@ -241,119 +414,38 @@ impl Session {
         let what = if error.is_connect() { "cannot connect to" } else { "lost the connection to" };
         Stop::unavailable(format!("{what} {place}: {}", root_cause(error)))
     }
-}
 
-/// Why a batch was not taken.
-enum Failure {
-    Refused { event: Option<usize>, reason: String },
-    Stop(Stop),
-}
-
-impl Endpoint {
-    fn rest(&self, stop: &Stop) {
-        let wait = match stop {
-            Stop::Unavailable { retry_after: Some(wait), .. } => *wait,
-            _ => REST,
-        };
-        *self.rests_until.lock().expect("nothing panics while holding it") = Some(Instant::now() + wait);
+    fn refused(&self) -> MutexGuard<'_, Option<Arc<Vec<Key>>>> {
+        self.refused.lock().expect("nothing panics while holding it")
     }
 
-    /// When its rest ends; None if it does not rest.
-    fn resting_at(&self, now: Instant) -> Option<Instant> {
-        self.rests_until.lock().expect("nothing panics while holding it").filter(|until| *until > now)
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().expect("nothing panics while holding it")
     }
 }
 
-/// What an operator has to see first when endpoints fail in different ways: what waiting does not mend.
-const fn gravity(stop: &Stop) -> u8 {
-    match stop {
+/// The one that an operator has to see first: what waiting does not mend. Of two waits the shorter one, because then one of them can go on.
+fn worse(known: Option<Stop>, new: Stop) -> Stop {
+    let gravity = |stop: &Stop| match stop {
         Stop::Unavailable { .. } => 0,
         Stop::Tls { .. } => 1,
         Stop::Misconfigured { .. } => 2,
         Stop::Unauthorized { .. } => 3,
-    }
-}
-
-fn client(plan: &HecPlan) -> Result<Client, Stop> {
-    let tls = if plan.endpoints.iter().any(|base| base.starts_with("https://")) {
-        plan.tls.load().map_err(|error| Stop::Tls { reason: error.to_string() })?
-    } else {
-        // Never used; named so that a machine without certificate authorities can speak plain HTTP on loopback.
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has suites for TLS 1.2 and 1.3")
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth()
     };
-    Client::builder()
-        .tls_backend_preconfigured(tls)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(plan.timeout)
-        // A token is for the endpoints in the config, and for nobody they point to.
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .pool_max_idle_per_host(IN_FLIGHT_MAX)
-        .tcp_keepalive(KEEPALIVE)
-        .build()
-        .map_err(|error| Stop::Misconfigured { reason: format!("cannot set up HTTP: {}", root_cause(&error)) })
-}
-
-/// Status, Retry-After and the body as far as it can matter.
-async fn answer_of(request: reqwest::RequestBuilder) -> Result<(u16, Option<Duration>, Vec<u8>), reqwest::Error> {
-    let mut response: Response = request.send().await?;
-    let status = response.status().as_u16();
-    let retry_after = retry_after(response.headers());
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        body.extend_from_slice(&chunk);
-        if body.len() > ANSWER_BYTES_MAX {
-            // No HEC writes so much: whatever it is, it will not parse.
-            break;
+    match (known, new) {
+        (None, new) => new,
+        (Some(Stop::Unavailable { retry_after: known, reason }), Stop::Unavailable { retry_after: new, .. }) => {
+            Stop::Unavailable { retry_after: known.zip(new).map(|(known, new)| known.min(new)), reason }
+        }
+        (Some(known), new) => {
+            if gravity(&known) < gravity(&new) {
+                new
+            } else {
+                known
+            }
         }
     }
-    Ok((status, retry_after, body))
 }
 
-/// The wait that a server asks for, in seconds; dates are not understood. Bounded, because a wrong one would stop the sink for good.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
-}
-
-fn authorization(token: &[u8]) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_bytes(&[b"Splunk ", token.trim_ascii()].concat()).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::new(GZIP_LEVEL));
-    encoder.write_all(body).expect("memory takes every write");
-    encoder.finish().expect("memory takes every write")
-}
-
-/// A random GUID, version 4.
-fn guid() -> String {
-    let mut bytes = [0; 16];
-    rustls::crypto::aws_lc_rs::default_provider().secure_random.fill(&mut bytes).expect("the system has randomness");
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let digits = hex::encode(bytes);
-    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
-}
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const KEEPALIVE: Duration = Duration::from_secs(15);
-/// How long an endpoint that failed lets the others go first.
-const REST: Duration = Duration::from_secs(10);
-const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
-/// A HEC answers in under 200 bytes, an acknowledgement in some more.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// JSON shrinks to a fifth at level 1; more effort saves little and costs much.
-const GZIP_LEVEL: u32 = 1;
 /// Contract 5: a certificate file that changes is taken up within 10 s.
 const FILES_EVERY: Duration = Duration::from_secs(5);
-/// Acknowledgements are asked for after 1, 2, 4, 8, 10, 10... seconds, and given up after 5 minutes, as Splunk advises.
-const ACK_POLL_FIRST: Duration = Duration::from_secs(1);
-const ACK_POLL_LAST: Duration = Duration::from_secs(10);
-const ACK_WAIT_MAX: Duration = Duration::from_mins(5);

@@ -1,42 +1,18 @@
 //! Against a scripted server on loopback that answers what it is told to and keeps what it was sent.
 
-use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 
-use flate2::read::GzDecoder;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::answer::{Acked, judge_ack};
+use super::collector::{Request, answer, request};
 use super::*;
 use crate::sink::testing::{batch, certificates, ring, secret};
-
-/// One request as it came.
-#[derive(Debug)]
-struct Request {
-    path: String,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-}
-
-impl Request {
-    fn header(&self, name: &str) -> &str {
-        self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
-    }
-
-    fn text(&self) -> String {
-        let mut text = String::new();
-        if self.header("content-encoding") == "gzip" {
-            GzDecoder::new(self.body.as_slice()).read_to_string(&mut text).expect("is gzip");
-        } else {
-            text.push_str(std::str::from_utf8(&self.body).expect("is text"));
-        }
-        text
-    }
-}
 
 /// A server that gives each answer once and the last one for ever.
 struct Server {
@@ -49,11 +25,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// An answer: status line, further headers, body.
-fn answer(status: u16, headers: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status} Some Words\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
 fn hec(status: u16, code: u32) -> String {
@@ -87,28 +58,6 @@ async fn serve(stream: tokio::net::TcpStream, sender: mpsc::Sender<Request>, ans
         }
         stream.write_all(answer.as_bytes()).await.expect("the sink reads");
     }
-}
-
-async fn request(stream: &mut BufReader<tokio::net::TcpStream>) -> Option<Request> {
-    let mut line = String::new();
-    if stream.read_line(&mut line).await.ok()? == 0 {
-        return None;
-    }
-    let path = line.split(' ').nth(1)?.to_owned();
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line).await.ok()?;
-        let Some((name, value)) = line.split_once(':') else { break };
-        headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
-    }
-    let length = headers
-        .iter()
-        .find(|(name, _)| name == "content-length")
-        .map_or(0, |(_, value)| value.parse().expect("a length"));
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.ok()?;
-    Some(Request { path, headers, body })
 }
 
 fn config(endpoints: &[SocketAddr]) -> HecConfig {
@@ -249,7 +198,8 @@ async fn a_refused_token_gives_way_to_the_next_one_and_to_a_new_value() {
     while let Ok(request) = server.requests.try_recv() {
         tokens.push(request.header("authorization").trim_start_matches("Splunk ")[..8].to_owned());
     }
-    assert_eq!(tokens, ["b0221cd8", "c1332de9", "b0221cd8", "c1332de9", "b0221cd8", "c1332de9", "d2443efa"]);
+    // The one that was good goes first the next time.
+    assert_eq!(tokens, ["b0221cd8", "c1332de9", "c1332de9", "b0221cd8", "c1332de9", "b0221cd8", "d2443efa"]);
 }
 
 #[tokio::test]
@@ -300,11 +250,172 @@ async fn nothing_is_delivered_before_the_indexers_say_so() {
     assert_eq!(question.text(), "{\"acks\":[0]}");
     let channel = |request: &Request| request.header("x-splunk-request-channel").to_owned();
     assert_eq!(channel(&question), channel(&event));
+}
 
+/// A sink that waits a hundredth.
+async fn quick_sink(config: HecConfig) -> (HecSink, tempfile::TempDir) {
+    let (mut sink, folder) = sink(config, &[TOKEN]).await;
+    sink.close(Duration::ZERO).await;
+    sink.plan = Arc::new(HecPlan { waits: promise::QUICK, ..(*sink.plan).clone() });
     sink.open(Position(0)).await.expect("opens");
-    sink.send(&batch(&[(2, "{}")])).await.expect("is on the way");
-    let again = server.requests.recv().await.expect("a request");
-    assert_ne!(channel(&again), channel(&event), "an acknowledgement of the old channel must not count");
+    (sink, folder)
+}
+
+fn taken(ack_id: u64, headers: &str) -> String {
+    answer(200, headers, &format!("{{\"text\":\"Success\",\"code\":0,\"ackId\":{ack_id}}}"))
+}
+
+#[tokio::test]
+async fn a_session_that_moves_is_followed_and_its_batches_are_sent_again_under_a_new_channel() {
+    let none = answer(200, "set-cookie: node=\"b\"; Path=/; HttpOnly\r\n", "{\"acks\":{\"0\":false}}");
+    let all = answer(200, "", "{\"acks\":{\"0\":true}}");
+    let first = taken(0, "set-cookie: node=a; Path=/\r\nset-cookie: zone=1\r\n");
+    let mut server = server(vec![first, none, taken(0, ""), all]).await;
+    let (mut sink, _folder) = quick_sink(config(&[server.address])).await;
+    let stop = outcome(&mut sink).await.expect_err("has moved");
+    assert!(matches!(&stop, Stop::Unavailable { reason, .. } if reason.contains("moved our session")), "{stop}");
+    sink.open(Position(10)).await.expect("opens");
+    assert_eq!(outcome(&mut sink).await, Ok(Settled::Through(Position(13))));
+    let mut seen = Vec::new();
+    while let Ok(request) = server.requests.try_recv() {
+        seen.push((request.header("cookie").to_owned(), request.header("x-splunk-request-channel").to_owned()));
+    }
+    let cookies: Vec<&str> = seen.iter().map(|(cookie, _)| cookie.as_str()).collect();
+    assert_eq!(cookies, ["", "node=a; zone=1", "node=\"b\"; zone=1", "node=\"b\"; zone=1"]);
+    assert!(seen[0].1 == seen[1].1 && seen[1].1 != seen[2].1 && seen[2].1 == seen[3].1, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_cookie_that_is_renewed_with_each_answer_is_no_session() {
+    let renewed = |value: u32, body: &str| answer(200, &format!("set-cookie: LB={value}\r\n"), body);
+    let taken = "{\"text\":\"Success\",\"code\":0,\"ackId\":0}";
+    let answers = (0..20).map(|n| renewed(n, if n % 2 == 0 || n < 4 { taken } else { "{\"acks\":{\"0\":true}}" }));
+    let server = server(answers.collect()).await;
+    let (mut sink, _folder) = quick_sink(config(&[server.address])).await;
+    let mut tries = 0;
+    while outcome(&mut sink).await.is_err() {
+        tries += 1;
+        sink.open(Position(10)).await.expect("opens");
+    }
+    assert_eq!(tries, 3, "then it is not believed any more");
+}
+
+#[tokio::test]
+async fn what_one_batch_lacks_is_not_sent_again_with_the_others() {
+    let no = "{\"text\":\"busy\",\"code\":9}";
+    let server = server(vec![hec(200, 0), answer(503, "", no), hec(200, 0)]).await;
+    let (mut sink, _folder) = quick_sink(config(&[server.address])).await;
+    for position in 1..=3 {
+        sink.send(&batch(&[(position, "{}")])).await.expect("is on the way");
+    }
+    // Whichever came second is the one that fails.
+    let mut settled = 0;
+    let stop = loop {
+        match sink.settled().await {
+            Ok(Settled::Through(Position(through))) => settled = through,
+            Ok(other) => panic!("{other:?}"),
+            Err(stop) => break stop,
+        }
+    };
+    assert_eq!(stop.state(), "backoff");
+    assert!(sink.in_flight_max() < 4, "fewer at once, until it is well again");
+    sink.open(Position(settled)).await.expect("opens");
+    // In another composition, as after a rewind.
+    let rest: Vec<(u64, &str)> = (settled + 1..=3).map(|position| (position, "{}")).collect();
+    sink.send(&batch(&rest)).await.expect("is on the way");
+    assert_eq!(sink.settled().await, Ok(Settled::Through(Position(3))));
+    assert_eq!(server.requests.len(), 4, "only the one that failed was sent again");
+    assert!(sink.under_way.is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_of_a_batch_that_is_composed_otherwise_today_condemns_nobody() {
+    let slow = server(vec![answer(400, "", "{\"text\":\"no\",\"code\":6}")]).await;
+    let (mut sink, _folder) = quick_sink(config(&[slow.address])).await;
+    sink.send(&batch(&[(1, "{}"), (2, "{}")])).await.expect("is on the way");
+    // A rewind for another reason, while it is still on its way.
+    sink.open(Position(0)).await.expect("opens");
+    sink.send(&batch(&[(1, "{}")])).await.expect("is on the way");
+    assert_eq!(sink.settled().await, Ok(Settled::Rewind(Position(1))));
+    sink.open(Position(0)).await.expect("opens");
+    sink.send(&batch(&[(1, "{}")])).await.expect("is on the way");
+    let settled = sink.settled().await.expect("is answered");
+    assert!(matches!(settled, Settled::Refused { from: Position(1), through: Position(1), .. }), "{settled:?}");
+}
+
+#[tokio::test]
+async fn a_crowded_collector_gets_fewer_batches_at_once() {
+    let server = server(vec![hec(200, 24), hec(200, 0)]).await;
+    let (mut sink, _folder) = quick_sink(config(&[server.address])).await;
+    assert_eq!(sink.in_flight_max(), 4);
+    assert_eq!(outcome(&mut sink).await, Ok(Settled::Through(Position(13))));
+    assert_eq!(sink.in_flight_max(), 2, "half of what was out, and one for what went well");
+}
+
+#[tokio::test]
+async fn nothing_goes_to_a_collector_before_the_time_it_named() {
+    let asked = answer(503, "retry-after: 1\r\n", "{\"text\":\"busy\",\"code\":9}");
+    let (mut busy, mut good) = (server(vec![asked, hec(200, 0)]).await, server(vec![hec(200, 0)]).await);
+    let (mut sink, _folder) = quick_sink(config(&[busy.address, good.address])).await;
+    let count = |server: &mut Server| std::iter::from_fn(|| server.requests.try_recv().ok()).count();
+    for _ in 0..6 {
+        assert_eq!(outcome(&mut sink).await, Ok(Settled::Through(Position(13))));
+    }
+    assert_eq!((count(&mut busy), count(&mut good)), (1, 6));
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for _ in 0..4 {
+        assert_eq!(outcome(&mut sink).await, Ok(Settled::Through(Position(13))));
+    }
+    assert_eq!((count(&mut busy), count(&mut good)), (2, 2), "the probe, and then by turns");
+
+    let all = server(vec![answer(429, "retry-after: 7\r\n", ""), hec(200, 0)]).await;
+    let (mut sink, _folder) = quick_sink(config(&[all.address])).await;
+    for _ in 0..3 {
+        let stop = outcome(&mut sink).await.expect_err("has to wait");
+        let Stop::Unavailable { retry_after: Some(wait), .. } = stop else { panic!("{stop}") };
+        assert!(wait > Duration::from_secs(6) && wait <= Duration::from_secs(7));
+        sink.open(Position(10)).await.expect("opens");
+    }
+    assert_eq!(all.requests.len(), 1);
+}
+
+#[tokio::test]
+async fn acknowledgements_that_are_off_after_all_are_done_without_or_waited_for_as_configured() {
+    let off = hec(400, 14);
+    let mut auto = server(vec![taken(0, ""), off.clone(), taken(1, "")]).await;
+    let (mut sink_, _folder) = quick_sink(config(&[auto.address])).await;
+    let stop = outcome(&mut sink_).await.expect_err("it was not acknowledged, and never will be");
+    assert_eq!(stop.state(), "backoff");
+    sink_.open(Position(10)).await.expect("opens");
+    assert_eq!(outcome(&mut sink_).await, Ok(Settled::Through(Position(13))), "an id means nothing now");
+    let channels: Vec<bool> = std::iter::from_fn(|| auto.requests.try_recv().ok())
+        .map(|request| request.header("x-splunk-request-channel").is_empty())
+        .collect();
+    assert_eq!(channels, [false, false, true]);
+
+    let mut required = server(vec![
+        taken(0, ""),
+        off.clone(),
+        off,
+        answer(200, "", "{\"acks\":{\"0\":false}}"),
+        taken(0, ""),
+        answer(200, "", "{\"acks\":{\"0\":true}}"),
+    ])
+    .await;
+    let (mut sink_, _folder) = quick_sink(HecConfig { acks: Acks::Required, ..config(&[required.address]) }).await;
+    for _ in 0..2 {
+        assert_eq!(outcome(&mut sink_).await.expect_err("there are none").state(), "paused");
+        sink_.open(Position(10)).await.expect("opens");
+    }
+    assert_eq!(outcome(&mut sink_).await, Ok(Settled::Through(Position(13))));
+    let paths: Vec<String> =
+        std::iter::from_fn(|| required.requests.try_recv().ok()).map(|request| request.path).collect();
+    let paths: Vec<&str> = paths.iter().map(|path| path.trim_start_matches("/services/collector/")).collect();
+    assert_eq!(
+        paths,
+        ["event", "ack", "ack", "ack", "event", "ack"],
+        "no batch is sent while its acknowledgement can't be had"
+    );
 }
 
 #[tokio::test]
@@ -320,23 +431,28 @@ async fn acks_are_demanded_or_ignored_as_configured() {
 }
 
 #[test]
-fn only_a_plain_yes_is_an_acknowledgement() {
-    let no = Acked::NotYet;
-    for (status, body, expected) in [
-        (200, "{\"acks\":{\"7\":true}}", &Acked::Yes),
-        (200, "{\"acks\":{\"7\":false}}", &no),
-        (200, "{\"acks\":{\"8\":true}}", &no),
-        (200, "{\"acks\":{}}", &no),
-        (200, "<html>", &no),
-        (503, "{\"text\":\"busy\",\"code\":9}", &no),
-        (404, "", &no),
-    ] {
-        assert_eq!(judge_ack("https://splunk", 7, status, body.as_bytes()), *expected, "{status} {body}");
+fn an_answer_to_a_question_for_acknowledgements_is_one_of_five() {
+    let judged = |status: u16, body: &str| judge_ack("https://splunk", status, body.as_bytes());
+    let told = judged(200, "{\"acks\":{\"7\":true,\"8\":false}}");
+    assert_eq!(told, Acked::Told([("7".to_owned(), true), ("8".to_owned(), false)].into()));
+    for (status, body) in [(503, "{\"text\":\"busy\",\"code\":9}"), (429, ""), (502, "<html>"), (408, "")] {
+        assert_eq!(judged(status, body), Acked::NotNow, "{status} {body}");
     }
-    for (status, code, state) in [(400, 14, "paused"), (403, 4, "backoff"), (400, 10, "backoff")] {
-        let body = format!("{{\"text\":\"no\",\"code\":{code}}}");
-        let Acked::Never(stop) = judge_ack("https://splunk", 7, status, body.as_bytes()) else { panic!("{code}") };
-        assert_eq!(stop.state(), state);
+    for body in ["<html>", "", "{\"acks\":[7]}", "{\"acks\":{\"7\":\"true\"}}"] {
+        assert_eq!(judged(200, body), Acked::Lost, "a `true` may have been in it: {body}");
+    }
+    for (status, code) in [(403, 4), (403, 1), (400, 10), (400, 11), (401, 2)] {
+        let judged = judged(status, &format!("{{\"text\":\"no\",\"code\":{code}}}"));
+        assert!(matches!(&judged, Acked::Never(Stop::Unavailable { .. })), "{status} {code} {judged:?}");
+    }
+    let refused =
+        [(400, "{\"text\":\"no\",\"code\":14}", true), (404, "", false), (403, "<html>", false), (302, "", false)];
+    for (status, body, expected) in refused {
+        let judged = judged(status, body);
+        assert!(
+            matches!(&judged, Acked::Refused { is_disabled, .. } if *is_disabled == expected),
+            "{status} {judged:?}"
+        );
     }
 }
 

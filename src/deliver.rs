@@ -25,7 +25,7 @@ use crate::route::Route;
 use crate::sink::{Batch, Render, Rendered, Settled, Sink, Stop};
 use crate::store::ledger::{Cursor, DeadLetter, Head, Ledger, LedgerError, Reader, Stage, Stored};
 
-use self::pending::{Fate, Lane, Pending, Settlement};
+use self::pending::{Fate, Lane, Pending, Repair, Settlement};
 
 pub use self::condition::Condition;
 
@@ -77,8 +77,7 @@ pub struct Deliverer {
     in_flight: usize,
     /// Places where a batch has to end, because something at or after them was refused.
     splits: BTreeSet<Position>,
-    /// The batch that is sent in parts because something in it was refused: its end, and how often the receiver named an event of it.
-    repair: Option<(Position, u32)>,
+    repair: Repair,
     /// Events that were refused alone, and why: dead letters once everything before them is settled.
     condemned: BTreeMap<Position, String>,
     /// When the last batch went out.
@@ -113,8 +112,6 @@ const CLOSE_GRACE: Duration = Duration::from_secs(5);
 const CONDITIONS_MAX: Duration = Duration::from_millis(250);
 /// Most bytes of a reason that a dead letter keeps.
 const REASON_BYTES_MAX: usize = 1024;
-/// How many events of one batch are sent alone because the receiver named them; then halves are.
-const NAMED_MAX: u32 = 3;
 
 impl Deliverer {
     /// Takes the sink's cursor up where it stood; begins one where there is none, at the oldest event or (`from_now`) after the latest.
@@ -150,7 +147,7 @@ impl Deliverer {
             pending: VecDeque::new(),
             in_flight: 0,
             splits: BTreeSet::new(),
-            repair: None,
+            repair: Repair::default(),
             condemned: BTreeMap::new(),
             sent_at: Instant::now(),
             held_back: false,
@@ -435,13 +432,10 @@ impl Deliverer {
             matches!(pending.fate, Fate::Sent) && pending.position >= from && pending.position <= through
         };
         let range: Vec<Position> = self.pending.iter().filter(sent).map(|pending| pending.position).collect();
-        let (end, named) = self.repair.filter(|(end, _)| from <= *end).unwrap_or_else(|| {
-            tracing::warn!(sink = %self.parts.name, reason, events = range.len(), "sink {} was refused a batch, sending it in parts: {reason}", self.parts.name);
-            (through, 0)
-        });
-        self.repair = Some((end, named + u32::from(suspect.is_some() && range.len() > 1)));
-        // A receiver that names one after the other may name the wrong ones.
-        let suspect = suspect.filter(|_| named < NAMED_MAX);
+        if range.len() > 1 {
+            tracing::warn!(sink = %self.parts.name, events = range.len(), reason, "sink {} refused a batch, sending it in parts", self.parts.name);
+        }
+        let suspect = suspect.filter(|_| range.len() > 1 && self.repair.believes(from, through));
         if let [alone] = range[..] {
             let mut reason = reason.to_owned();
             crate::event::shorten(&mut reason, REASON_BYTES_MAX);

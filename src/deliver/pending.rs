@@ -1,4 +1,4 @@
-//! What was read and is not settled, and the books of what settling it means.
+//! What was read and is not settled, the books of what settling it means, and whom to believe about a refused batch.
 //!
 //! Not here: when it is written down (`deliver`).
 
@@ -120,6 +120,29 @@ impl<'p> Settlement<'p> {
         Ok(())
     }
 }
+
+/// The batch that is sent in parts because something in it was refused.
+#[derive(Debug, Default)]
+pub(super) struct Repair {
+    end: Position,
+    /// How many of its events the receiver named.
+    named: u32,
+}
+
+impl Repair {
+    /// Whether to send alone what the receiver named in the refused range. One that names event after event of a batch may name the wrong
+    /// ones: then halves find them.
+    pub(super) fn believes(&mut self, from: Position, through: Position) -> bool {
+        if from > self.end {
+            *self = Self { end: through, named: 0 };
+        }
+        self.named += 1;
+        self.named <= NAMED_MAX
+    }
+}
+
+/// How many events of one batch go alone because the receiver named them.
+const NAMED_MAX: u32 = 3;
 
 #[cfg(test)]
 mod tests {

@@ -23,9 +23,9 @@ use crate::backoff::Backoff;
 use crate::event::{Event, Name, Position};
 use crate::route::Route;
 use crate::sink::{Batch, Render, Rendered, Settled, Sink, Stop};
-use crate::store::ledger::{Cursor, DeadLetter, Head, Ledger, LedgerError, Reader, Stage, Stored};
+use crate::store::ledger::{Cursor, Head, Ledger, LedgerError, Reader, Stored};
 
-use self::pending::{Fate, Lane, Pending, Repair, Settlement};
+use self::pending::{Fate, Lane, Pending, Repair, Settlement, letter_of};
 
 pub use self::condition::Condition;
 
@@ -307,31 +307,10 @@ impl Deliverer {
     }
 
     fn fate(&self, stored: &Stored) -> Fate {
-        let letter = |event: Option<&Event>, reason: &str, source: Name| {
-            let now = now();
-            let id = match Lane::of(stored) {
-                Lane::Redriven { letter } => letter,
-                Lane::First | Lane::Replayed => format!("d-{}-{}", stored.position, self.parts.name),
-            };
-            Fate::Dead(Box::new(DeadLetter {
-                id,
-                stage: Stage::Deliver,
-                sink: Some(self.parts.name.clone()),
-                source,
-                position: stored.position,
-                reason: reason.to_owned(),
-                attempts: 1,
-                first_at: now,
-                last_at: now,
-                attempt: None,
-                raw: event.map(|event| serde_json::to_vec(event).unwrap_or_default()).unwrap_or_default(),
-            }))
-        };
-        let Some(event) = &stored.event else {
-            return letter(None, "its row in the ledger is damaged", self.parts.name.clone());
-        };
+        let dead = |reason: &str| Fate::Dead(Box::new(letter_of(stored, &self.parts.name, reason, now())));
+        let Some(event) = &stored.event else { return dead("its row in the ledger is damaged") };
         match self.condemned.get(&stored.position) {
-            Some(reason) => letter(Some(event), reason, event.source.clone()),
+            Some(reason) => dead(reason),
             // What an operator sends again to this sink is wanted there, whatever the rule says today.
             _ if stored.sink.is_some() || self.wants(event) => Fate::Sent,
             _ => Fate::Filtered(1),

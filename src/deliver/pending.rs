@@ -4,8 +4,10 @@
 
 use std::collections::VecDeque;
 
-use crate::event::{Again, Position};
-use crate::store::ledger::{Cursor, DeadLetter, LedgerError, Stored, Transaction};
+use jiff::Timestamp;
+
+use crate::event::{Again, Name, Position};
+use crate::store::ledger::{Cursor, DeadLetter, LedgerError, Stage, Stored, Transaction};
 
 /// One event between the cursor and what was read, or a run of those that no receiver gets.
 #[derive(Debug)]
@@ -47,6 +49,28 @@ pub(super) enum Fate {
     Filtered(u64),
     /// Refused alone, or unreadable: what the dead letter will say and keep.
     Dead(Box<DeadLetter>),
+}
+
+/// The dead letter of an event that `sink` refused alone, or whose row is damaged. One that was redriven goes back to its letter.
+pub(super) fn letter_of(stored: &Stored, sink: &Name, reason: &str, now: Timestamp) -> DeadLetter {
+    let id = match Lane::of(stored) {
+        Lane::Redriven { letter } => letter,
+        Lane::First | Lane::Replayed => format!("d-{}-{sink}", stored.position),
+    };
+    let event = stored.event.as_deref();
+    DeadLetter {
+        id,
+        stage: Stage::Deliver,
+        sink: Some(sink.clone()),
+        source: event.map_or(sink, |event| &event.source).clone(),
+        position: stored.position,
+        reason: reason.to_owned(),
+        attempts: 1,
+        first_at: now,
+        last_at: now,
+        attempt: None,
+        raw: event.map(|event| serde_json::to_vec(event).unwrap_or_default()).unwrap_or_default(),
+    }
 }
 
 impl Pending {

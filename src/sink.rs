@@ -56,6 +56,7 @@ macro_rules! sink_config {
 }
 
 pub mod file;
+pub mod http;
 pub mod kafka;
 pub mod splunk_hec;
 pub mod syslog;
@@ -70,6 +71,8 @@ pub enum SinkConfig {
     SplunkHec(splunk_hec::HecConfig),
     /// Syslog over UDP, TCP or TLS: QRadar, ArcSight, Sentinel, SC4S, rsyslog, syslog-ng.
     Syslog(syslog::SyslogConfig),
+    /// Any HTTP receiver: a signed webhook for each event, or QRadar's HTTP Receiver.
+    Http(http::HttpConfig),
     /// One event a line, appended to a file.
     File(file::FileConfig),
     /// One event a line, on standard output.
@@ -83,6 +86,7 @@ impl SinkConfig {
             Self::Kafka(config) => (config.common(), kafka::BATCH),
             Self::SplunkHec(config) => (config.common(), splunk_hec::BATCH),
             Self::Syslog(config) => (config.common(), syslog::BATCH),
+            Self::Http(config) => (config.common(), http::BATCH),
             Self::File(config) => (config.common(), file::BATCH),
             Self::Console(config) => (config.common(), file::CONSOLE_BATCH),
         };
@@ -90,6 +94,7 @@ impl SinkConfig {
             Self::Kafka(config) => config.plan(key).map(Kind::Kafka),
             Self::SplunkHec(config) => config.plan(key).map(Kind::SplunkHec),
             Self::Syslog(config) => config.plan(key).map(Kind::Syslog),
+            Self::Http(config) => config.plan(key).map(Kind::Http),
             Self::File(config) => config.plan(key).map(Kind::File),
             Self::Console(config) => Ok(Kind::Console(config.plan())),
         };
@@ -133,6 +138,8 @@ pub enum Kind {
     SplunkHec(splunk_hec::HecPlan),
     /// Syslog.
     Syslog(syslog::SyslogPlan),
+    /// Any HTTP receiver.
+    Http(http::HttpPlan),
     /// A file.
     File(file::FilePlan),
     /// Standard output.
@@ -145,6 +152,7 @@ impl SinkPlan {
         match &self.kind {
             Kind::Kafka(plan) => plan.secrets(),
             Kind::SplunkHec(plan) => plan.secrets(),
+            Kind::Http(plan) => plan.secrets(),
             Kind::Syslog(_) | Kind::File(_) | Kind::Console(_) => Vec::new(),
         }
     }
@@ -155,6 +163,7 @@ impl SinkPlan {
             Kind::Kafka(plan) => plan.render(style),
             Kind::SplunkHec(plan) => plan.render(style),
             Kind::Syslog(plan) => plan.render(style),
+            Kind::Http(plan) => plan.render(style),
             Kind::File(plan) => plan.render(style),
             Kind::Console(plan) => plan.render(style),
         }
@@ -166,6 +175,7 @@ impl SinkPlan {
             Kind::Kafka(plan) => Box::new(plan.build(name, secrets)),
             Kind::SplunkHec(plan) => Box::new(plan.build(name, secrets)),
             Kind::Syslog(plan) => Box::new(plan.build()),
+            Kind::Http(plan) => Box::new(plan.build(name, secrets)),
             Kind::File(plan) => Box::new(plan.build()),
             Kind::Console(plan) => Box::new(plan.build()),
         }
@@ -422,7 +432,7 @@ mod tests {
         toml::from_str(toml).map_err(|error| error.to_string())
     }
 
-    const ONE_OF_EACH: [&str; 5] = [
+    const ONE_OF_EACH: [&str; 7] = [
         r#"type = "kafka"
            brokers = ["localhost:9092"]
            topic = "verdicts"
@@ -446,6 +456,17 @@ mod tests {
            start = "earliest"
            on_full = "block""#,
         r#"type = "console""#,
+        r#"type = "http"
+           url = "https://soar.example.com/hooks"
+           secrets = ["env:SOAR_SECRET", "env:SOAR_SECRET_NEXT"]
+           token = "env:SOAR_TOKEN"
+           token_header = "X-API-Key"
+           in_flight_max = 4"#,
+        r#"type = "http"
+           profile = "qradar-http"
+           url = "https://qradar:12469"
+           hostname = "verdict-relay"
+           size_max = "8KiB""#,
     ];
 
     #[test]
@@ -456,6 +477,7 @@ mod tests {
         assert_eq!(plans[1].batch, splunk_hec::BATCH);
         assert_eq!(plans[3].start, Start::Earliest);
         assert_eq!(plans[4].start, Start::Now);
+        assert_eq!((plans[5].secrets().len(), plans[6].secrets().len()), (3, 0));
     }
 
     #[test]

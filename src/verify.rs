@@ -43,7 +43,7 @@ pub(crate) use self::plan::parse_network;
 pub use self::preset::Preset;
 pub use self::public_key::PublicKey;
 pub use self::refusal::Refusal;
-pub use self::sign::{Outgoing, sign, sign_query};
+pub use self::sign::{Outgoing, sign, sign_event, sign_query};
 pub use self::sns::{CertificateUrl, SnsScheme, SubscribeUrl, TopicArn};
 pub use self::template::SignatureScheme;
 pub use self::token::TokenPlace;

@@ -61,7 +61,7 @@ const WALLS: [Wall; 20] = [
     wall("rusqlite", &["src/store/ledger"], "SQLite is known to the ledger alone"),
     wall(
         "reqwest",
-        &["src/sink/splunk_hec", "src/poll/client", "src/cli", "src/secret/vault", "src/trust/web"],
+        &["src/sink/splunk_hec", "src/sink/http", "src/poll/client", "src/cli", "src/secret/vault", "src/trust/web"],
         "the HTTP client stays behind its edges; trust asks publishers of public keys",
     ),
     wall("config::Config", &["src/config"], "the `config` crate is known to the config alone"),

@@ -119,6 +119,7 @@ const fn kind_of(sink: &SinkPlan) -> &'static str {
         Kind::Kafka(_) => "kafka",
         Kind::SplunkHec(_) => "splunk_hec",
         Kind::Syslog(_) => "syslog",
+        Kind::Http(_) => "http",
         Kind::File(_) => "file",
         Kind::Console(_) => "console",
     }

@@ -1,8 +1,10 @@
 //! Apache Kafka: an idempotent producer that waits for all in-sync replicas.
 //!
-//! Invariants: an event is settled only when its delivery report says so; a report that says "timed out" means unknown, so the event
-//! is sent again; permissions and topics stop the sink and never cost an event; events of a subject keep their order (one
-//! key, one partition, idempotence); log lines of the library hold no secret.
+//! Invariants: an event is settled only when its delivery report says so; what no broker confirmed in time is unknown, so it is sent
+//! again; permissions and topics stop the sink and never cost an event; log lines of the library hold no secret. Events of a subject keep
+//! their order, also when they are sent again: one key, one partition, one request at a time, and nothing follows an event that failed. For
+//! that the producer ends at the first failure (`enable.gapless.guarantee`), and no message times out by itself while a later one lives on:
+//! the sink gives up all of them at once.
 //!
 //! Not here: what an error means (`errors`), which options are accepted (`options`), resending one by one (`deliver`).
 
@@ -11,6 +13,7 @@ mod options;
 mod reports;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,11 +30,11 @@ use tokio::task::spawn_blocking;
 use self::errors::{Class, class, stop};
 pub use self::options::OptionValue;
 use self::options::Options;
-use self::reports::{Context, Next, Reports};
+use self::reports::{Context, Failure, Next, Reports};
 use super::{Batch, Render, Rendered, Settled, Sink, Stop, words_of_receiver};
 use crate::event::{Event, Name, Position};
 use crate::format::{Format, Style};
-use crate::secret::{KeyRing, Secret, SecretRef};
+use crate::secret::{KeyRing, SecretRef};
 use crate::setting::Problem;
 use crate::tls::ClientTlsConfig;
 
@@ -48,6 +51,8 @@ sink_config! {
         /// Options of librdkafka by name. A secret is written as a reference (`env:NAME`, `file:PATH`). What could lose events or switch verification off is refused.
         #[serde(default)]
         pub options: BTreeMap<String, OptionValue>,
+        /// Reference to the token for SASL OAUTHBEARER: a file that something keeps fresh. It is read again before it runs out.
+        pub token: Option<SecretRef>,
         /// TLS to the brokers; a table switches it on.
         pub tls: Option<ClientTlsConfig>,
     }
@@ -62,6 +67,7 @@ pub struct KafkaPlan {
     brokers: String,
     topic: String,
     options: Options,
+    token: Option<SecretRef>,
     format: Format,
 }
 
@@ -88,11 +94,15 @@ impl KafkaConfig {
             problems.extend(found);
             Options::default()
         });
+        if let Some(Err(error)) = self.token.as_ref().map(SecretRef::check) {
+            problems.push(Problem::new(format!("{key}.token"), error.to_string()));
+        }
+        problems.extend(sorted.add_sasl(self.token.is_some(), self.tls.is_some(), key));
         if let Some(tls) = self.tls {
             problems.extend(add_tls(&mut sorted.plain, tls, key));
         }
-        let plan =
-            KafkaPlan { brokers: self.brokers.join(","), topic: self.topic, options: sorted, format: self.format };
+        let (brokers, topic, token) = (self.brokers.join(","), self.topic, self.token);
+        let plan = KafkaPlan { brokers, topic, options: sorted, token, format: self.format };
         // The library knows its options best. Secrets are only known later; a stand-in shows that the option exists.
         if problems.is_empty()
             && let Err(error) = plan
@@ -134,9 +144,7 @@ fn add_tls(plain: &mut BTreeMap<String, String>, tls: ClientTlsConfig, key: &str
         }
         Err(found) => problems.extend(found),
     }
-    let has_sasl = plain.keys().any(|name| name.starts_with("sasl."));
-    let protocol = if has_sasl { "sasl_ssl" } else { "ssl" };
-    let configured = plain.entry("security.protocol".to_owned()).or_insert_with(|| protocol.to_owned());
+    let configured = plain.entry("security.protocol".to_owned()).or_insert_with(|| "ssl".to_owned());
     if !configured.to_ascii_lowercase().ends_with("ssl") {
         problems.push(Problem::new(
             format!("{key}.tls"),
@@ -148,7 +156,7 @@ fn add_tls(plain: &mut BTreeMap<String, String>, tls: ClientTlsConfig, key: &str
 
 impl KafkaPlan {
     pub(super) fn secrets(&self) -> Vec<SecretRef> {
-        self.options.secret.values().cloned().collect()
+        self.options.secret.values().chain(&self.token).cloned().collect()
     }
 
     pub(super) fn render(&self, style: Style) -> Render {
@@ -174,13 +182,21 @@ impl KafkaPlan {
             let value = value_of(reference).ok_or_else(|| format!("{reference} of option {name} could not be read"))?;
             config.set(name, value);
         }
-        config.set("bootstrap.servers", &self.brokers).set("enable.idempotence", "true").set("acks", "all");
+        config.set("bootstrap.servers", &self.brokers);
+        for (name, value) in ALWAYS {
+            config.set(name, value);
+        }
         Ok(config)
     }
 
     /// `application/json` unless the format is no JSON.
     fn content_type(&self) -> &'static str {
         if self.format.is_json() { "application/json" } else { "text/plain; charset=utf-8" }
+    }
+
+    /// How long a batch may be without the broker's word.
+    fn give_up(&self) -> Duration {
+        self.options.give_up.unwrap_or(GIVE_UP)
     }
 
     fn stop(&self, class: Class, words: &str) -> Stop {
@@ -197,7 +213,7 @@ pub(super) struct KafkaSink {
     /// Number of the next message; never reused, so a late report of an earlier try is known as such.
     next_number: usize,
     /// Until this is settled, batches travel one at a time. A broker refuses all records that the library put together, so a
-    /// refusal only means something for a batch that had no company.
+    /// refusal only means something for a batch that had no company; and a refusal that ended the producer may be told after that end.
     alone_until: Option<Position>,
 }
 
@@ -209,37 +225,34 @@ struct Live {
 #[async_trait]
 impl Sink for KafkaSink {
     async fn open(&mut self, from: Position) -> Result<Position, Stop> {
-        if let Some(live) = self.live.take() {
-            // Purges what is queued, and waits for the library's threads.
-            drop(spawn_blocking(move || drop(live)).await);
-        }
-        let live = self.start()?;
-        let (producer, reports, topic) =
-            (Arc::clone(&live.producer), Arc::clone(&live.reports), self.plan.topic.clone());
-        self.live = Some(live);
-        let found = spawn_blocking(move || find_topic(&producer, &reports, &topic)).await;
-        match found.unwrap_or_else(|_| Err((Class::Unknown, "the look-up of the topic failed".to_owned()))) {
-            Ok(()) => Ok(from),
-            Err((class, words)) => Err(self.plan.stop(class, &words)),
-        }
+        self.connect().await?;
+        Ok(from)
     }
 
     async fn send(&mut self, batch: &[Rendered]) -> Result<(), Stop> {
+        // After a refusal the producer has done its work, and nobody calls `open`.
+        if self.live.as_ref().is_none_or(|live| live.reports.is_over()) {
+            self.connect().await?;
+        }
         let Some(live) = &self.live else { return Err(Stop::unavailable("the sink is not open")) };
         let first = self.next_number;
         self.next_number += batch.len();
+        let until = Instant::now() + self.plan.give_up();
         // Registered before the first message leaves: its report may come at once.
         live.reports.expect(first, batch);
         for (number, rendered) in (first..).zip(batch) {
             loop {
+                if live.reports.has_failed() {
+                    return Ok(());
+                }
                 match produce(&live.producer, &self.plan, number, rendered) {
                     Ok(()) => break,
-                    // The library's queue is full: it empties with the next report, at the latest when messages time out.
-                    Err(RDKafkaErrorCode::QueueFull) => live.reports.wait_for_room().await,
-                    Err(code) => {
-                        live.reports.take(number, Some(code));
-                        break;
+                    // The library's queue is full: it empties with the next report.
+                    Err(RDKafkaErrorCode::QueueFull) if Instant::now() < until => live.reports.wait_for_room().await,
+                    Err(RDKafkaErrorCode::QueueFull) => {
+                        return Err(self.plan.stop(Class::Unknown, "its queue is full and stays so"));
                     }
+                    Err(code) => live.reports.refuse(rendered.position, code),
                 }
             }
         }
@@ -248,23 +261,32 @@ impl Sink for KafkaSink {
 
     async fn settled(&mut self) -> Result<Settled, Stop> {
         let Some(live) = &self.live else { return std::future::pending().await };
-        let answer = match live.reports.next().await {
-            Next::Flight(flight) => flight.conclude(&live.reports, &self.plan),
-            Next::Refused(class, words) => Err(self.plan.stop(class, &words)),
-        };
-        if !matches!(answer, Ok(Settled::Through(_))) {
-            // Nothing is in flight any more: reports that come late mean nothing.
-            live.reports.forget();
-        }
-        match (&answer, self.alone_until) {
-            (Ok(Settled::Through(position)), Some(until)) if *position >= until => self.alone_until = None,
-            (Ok(Settled::Refused { from, through, .. }), None) => {
-                self.alone_until = Some(*through);
-                return Ok(Settled::Rewind(*from));
+        let failure = match live.reports.next(self.plan.give_up()).await {
+            Next::Through(position) => {
+                if self.alone_until.is_some_and(|until| until <= position) {
+                    self.alone_until = None;
+                }
+                return Ok(Settled::Through(position));
             }
-            _ => {}
+            Next::Failed(failure) => failure,
+        };
+        live.reports.end();
+        let Failure { class, words, from, through, is_exact } = failure;
+        match class {
+            Class::Poison if self.alone_until.is_some() || is_exact => {
+                Ok(Settled::Refused { from, through, suspect: None, reason: words })
+            }
+            Class::Poison => {
+                self.alone_until = Some(through);
+                Ok(Settled::Rewind(from))
+            }
+            class => {
+                if class == Class::Fatal {
+                    self.alone_until = self.alone_until.max(Some(through));
+                }
+                Err(self.plan.stop(class, &words))
+            }
         }
-        answer
     }
 
     async fn close(&mut self, grace: Duration) {
@@ -283,6 +305,23 @@ impl Sink for KafkaSink {
 }
 
 impl KafkaSink {
+    /// A new producer, and the topic found.
+    async fn connect(&mut self) -> Result<(), Stop> {
+        if let Some(live) = self.live.take() {
+            // Purges what is queued, and waits for the library's threads.
+            drop(spawn_blocking(move || drop(live)).await);
+        }
+        self.secrets.refresh().await;
+        let live = self.start()?;
+        let (producer, reports, topic) =
+            (Arc::clone(&live.producer), Arc::clone(&live.reports), self.plan.topic.clone());
+        self.live = Some(live);
+        let found = spawn_blocking(move || find_topic(&producer, &reports, &topic)).await;
+        found
+            .unwrap_or_else(|_| Err((Class::Unknown, "the look-up of the topic failed".to_owned())))
+            .map_err(|(class, words)| self.plan.stop(class, &words))
+    }
+
     /// A new producer with the secrets as they are now.
     fn start(&self) -> Result<Live, Stop> {
         let keys = self.secrets.keys();
@@ -292,8 +331,8 @@ impl KafkaSink {
         };
         let config = self.plan.client_config(value_of).map_err(|words| self.plan.stop(Class::Unauthorized, &words))?;
         let reports = Arc::new(Reports::default());
-        let hidden = keys.iter().map(|key| Secret::new(key.secret.expose().to_vec())).collect();
-        let context = Context { reports: Arc::clone(&reports), sink: self.name.clone(), hidden };
+        let (secrets, token) = (self.secrets.clone(), self.plan.token.clone());
+        let context = Context { reports: Arc::clone(&reports), sink: self.name.clone(), secrets, token };
         let producer = config.create_with_context::<_, ThreadedProducer<_>>(context).map_err(|error| {
             let words = words(error);
             let class = if words.contains("ssl.") { Class::Tls } else { Class::Setup };
@@ -352,7 +391,7 @@ fn find_topic(producer: &ThreadedProducer<Context>, reports: &Reports, topic: &s
             }
             Err(error) => (error.rdkafka_error_code().map_or(Class::Unknown, class), words(error)),
         };
-        if let Some(trouble) = reports.state().trouble.clone().filter(|(class, _)| *class > Class::Fatal) {
+        if let Some(trouble) = reports.state().trouble.clone().filter(|(class, _)| *class >= Class::Tls) {
             return Err(trouble);
         }
         if outcome.0 != Class::Unknown {
@@ -374,16 +413,27 @@ fn words(error: KafkaError) -> String {
 }
 
 /// What is set unless the config says otherwise.
-const DEFAULTS: [(&str, &str); 6] = [
+const DEFAULTS: [(&str, &str); 5] = [
     ("client.id", "verdict-relay"),
-    // The store is the queue, not the library's memory: what is not delivered in a minute is sent again from there.
-    ("message.timeout.ms", "60000"),
     // More than the batches in flight can hold.
     ("queue.buffering.max.messages", "50000"),
     ("queue.buffering.max.kbytes", "65536"),
     ("linger.ms", "5"),
     ("socket.keepalive.enable", "true"),
 ];
+/// What is set whatever the config says.
+const ALWAYS: [(&str, &str); 5] = [
+    ("enable.idempotence", "true"),
+    ("acks", "all"),
+    // A broker that does not know the producer yet takes any sequence number, so also the second request where it refused the first.
+    ("max.in.flight.requests.per.connection", "1"),
+    // A message that failed ends the producer, so that none of the same key gets ahead of it.
+    ("enable.gapless.guarantee", "true"),
+    // None: a message that ends alone would be overtaken by its followers. The sink ends all of them.
+    ("message.timeout.ms", "0"),
+];
+/// The store is the queue, not the library's memory: what is not delivered in a minute is sent again from there.
+const GIVE_UP: Duration = Duration::from_secs(60);
 /// Batches that overlap, so that the network's round trip does not show.
 const IN_FLIGHT_MAX: usize = 4;
 /// Longest wait for the brokers to tell of the topic.

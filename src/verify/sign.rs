@@ -1,4 +1,4 @@
-//! Proving as a sender would, for `send` and `demo`: the other side of `verify`.
+//! Proving as a sender would, for `send` and `demo`, and as the sender that we are to a webhook's receiver: the other side of `verify`.
 //!
 //! Not here: signatures that only a sender has the key for.
 
@@ -6,6 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 
+use super::config::Algorithm;
+use super::hmac::KeyForm;
 use super::token::{AUTHORIZATION, percent_encoded};
 use super::{GridProof, Refusal, Scheme, TokenPlace};
 use crate::secret::Key;
@@ -65,6 +67,28 @@ pub fn sign_query(scheme: &Scheme, keys: &[Key]) -> Result<Option<String>, Refus
     let key = keys.first().ok_or(Refusal::SecretUnavailable)?;
     let value = std::str::from_utf8(key.secret.expose()).map_err(|_| Refusal::SecretUnavailable)?;
     Ok(Some(format!("{}={}", name.as_deref().unwrap_or("secret"), percent_encoded(value))))
+}
+
+/// The headers of a webhook of ours after Standard Webhooks 1.0.0, signed with each of the keys, so that its receiver can change over to
+/// another secret when it likes. `id` may not hold a dot. A key that is no base64 signs nothing; none that does is an error.
+pub fn sign_event<'k>(
+    keys: impl IntoIterator<Item = &'k Key>,
+    id: &str,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<[(&'static str, String); 3], Refusal> {
+    let time = now.as_second().to_string();
+    let signed: [&[u8]; 5] = [id.as_bytes(), b".", time.as_bytes(), b".", body];
+    let signature = |key| {
+        let bytes = KeyForm::Whsec.bytes_of(key)?;
+        Some(format!("v1,{}", STANDARD.encode(Algorithm::Sha256.tag(&bytes, &signed))))
+    };
+    let signatures: Vec<String> = keys.into_iter().filter_map(signature).collect();
+    if signatures.is_empty() {
+        return Err(Refusal::SecretUnavailable);
+    }
+    let id = id.to_owned();
+    Ok([("webhook-id", id), ("webhook-timestamp", time), ("webhook-signature", signatures.join(" "))])
 }
 
 /// A message that [`sign`] proves.

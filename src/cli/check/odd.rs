@@ -119,6 +119,12 @@ fn sink_alone(key: &str, sink: &SinkConfig, odd: &mut Vec<Problem>) {
             }
             hec.tls.dangerous_skip_verify
         }
+        SinkConfig::Http(http) => {
+            if http.url.starts_with("http://") && !is_local(&http.url) {
+                problem("url", "events and a token travel without TLS: use https://");
+            }
+            http.tls.dangerous_skip_verify
+        }
         SinkConfig::Kafka(kafka) => {
             let is_clear = kafka.tls.is_none() && !kafka.options.contains_key("security.protocol");
             if is_clear && !kafka.brokers.iter().all(|broker| is_local(broker)) {

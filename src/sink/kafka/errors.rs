@@ -9,15 +9,17 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::super::Stop;
 
-/// What an error means for the events it was told for.
+/// What an error means for the events it was told for; where there are several, the greatest counts. What concerns the whole sink goes before
+/// what concerns an event, because a poisoned batch shows itself again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Class {
-    /// The broker will not take one of the records that travelled together.
-    Poison,
     /// Nobody knows whether the broker has it.
     Unknown,
     /// The producer is beyond repair: a new one is needed.
     Fatal,
+    /// The broker will not take one of the records that travelled together. What followed them on the same connection then fails as out of
+    /// order, which is fatal by itself.
+    Poison,
     /// No trusted connection.
     Tls,
     /// Topic, permission or option.
@@ -62,6 +64,11 @@ pub(super) const fn class(code: Code) -> Class {
         | Code::UnknownProducerId => Class::Fatal,
         _ => Class::Unknown,
     }
+}
+
+/// Whether a message only failed because another one did before it, and the producer dropped what it had.
+pub(super) const fn is_consequence(code: Code) -> bool {
+    matches!(code, Code::PurgeQueue | Code::PurgeInflight)
 }
 
 /// The stop for a class; `words` are the library's or the broker's, `brokers` and `topic` are the configured ones.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
@@ -69,6 +70,32 @@ impl schemars::JsonSchema for OptionValue {
 pub(super) struct Options {
     pub(super) plain: BTreeMap<String, String>,
     pub(super) secret: BTreeMap<String, SecretRef>,
+    /// `message.timeout.ms`: the sink gives up all messages at once, never the library one before another.
+    pub(super) give_up: Option<Duration>,
+}
+
+impl Options {
+    /// Says how we prove who we are, in librdkafka's words: what follows from the mechanism, from `token` and from TLS.
+    pub(super) fn add_sasl(&mut self, has_token: bool, has_tls: bool, key: &str) -> Vec<Problem> {
+        if let Some(mechanism) = self.plain.remove("sasl.mechanisms") {
+            self.plain.insert("sasl.mechanism".to_owned(), mechanism);
+        }
+        if has_token {
+            self.plain.entry("sasl.mechanism".to_owned()).or_insert_with(|| "OAUTHBEARER".to_owned());
+        }
+        let Some(mechanism) = self.plain.get("sasl.mechanism") else { return Vec::new() };
+        let wrong = match (mechanism.as_str(), has_token) {
+            ("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512", false) | ("OAUTHBEARER", true) => None,
+            ("PLAIN" | "SCRAM-SHA-256" | "SCRAM-SHA-512", true) => {
+                Some("`token` is for OAUTHBEARER: remove one of the two")
+            }
+            ("OAUTHBEARER", false) => Some("it needs a token: add token = \"file:PATH\", a file that is kept fresh"),
+            _ => Some("use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER; Kerberos is not built in"),
+        };
+        let protocol = if has_tls { "sasl_ssl" } else { "sasl_plaintext" };
+        self.plain.entry("security.protocol".to_owned()).or_insert_with(|| protocol.to_owned());
+        wrong.map(|words| Problem::new(format!("{key}.options.\"sasl.mechanism\""), words)).into_iter().collect()
+    }
 }
 
 /// Sorts the options, or says what is wrong with each; `key` is the path of the sink in the config.
@@ -79,6 +106,11 @@ pub(super) fn sort(options: BTreeMap<String, OptionValue>, key: &str) -> Result<
         let key = format!("{key}.options.\"{name}\"");
         if let Some(why) = refused(&name, &value) {
             problems.push(Problem::new(key, why));
+        } else if matches!(name.as_str(), "message.timeout.ms" | "delivery.timeout.ms") {
+            match value.trim().parse() {
+                Ok(ms @ GIVE_UP_MS_MIN..=GIVE_UP_MS_MAX) => sorted.give_up = Some(Duration::from_millis(ms)),
+                _ => problems.push(Problem::new(key, "use 1000 to 900000: milliseconds until all is sent again")),
+            }
         } else if let Some(reference) = reference(&value) {
             match reference.check() {
                 Ok(()) => drop(sorted.secret.insert(name, reference)),
@@ -108,15 +140,19 @@ fn refused(name: &str, value: &str) -> Option<&'static str> {
             Some("never limited: events are tried until they are delivered; remove it")
         }
         "max.in.flight" | "max.in.flight.requests.per.connection" => {
-            Some("set for idempotence, which keeps the order of events; remove it")
+            Some("always 1: with more, events can overtake one that a broker refused; remove it")
         }
         "transactional.id" | "transaction.timeout.ms" => Some("transactions are not used; remove it"),
         "plugin.library.paths" | "ssl.engine.location" | "ssl.engine.id" | "ssl.providers" => {
             Some("it loads foreign code into this process; remove it")
         }
         "sasl.kerberos.kinit.cmd" => Some("it runs a shell command; remove it"),
-        "delivery.report.only.error" | "enable.gapless.guarantee" | "log.queue" | "enabled_events" | "opaque" => {
+        "enable.gapless.guarantee" => Some("always on: without it events overtake one that failed; remove it"),
+        "delivery.report.only.error" | "log.queue" | "enabled_events" | "opaque" => {
             Some("this sink relies on its default; remove it")
+        }
+        _ if name.starts_with("sasl.oauthbearer.") => {
+            Some("the library fetches no tokens here: let something keep one in a file, and name it by `token`")
         }
         "bootstrap.servers" | "metadata.broker.list" => Some("name the brokers in `brokers` instead"),
         "enable.ssl.certificate.verification" if is_off(&["false", "0", "f", "no"]) => {
@@ -127,9 +163,6 @@ fn refused(name: &str, value: &str) -> Option<&'static str> {
         }
         "enable.sasl.oauthbearer.unsecure.jwt" if !is_off(&["false", "0", "f", "no"]) => {
             Some("a token that nobody signed proves nothing; remove it")
-        }
-        "message.timeout.ms" | "delivery.timeout.ms" if value.trim() == "0" => {
-            Some("0 waits for ever, and the sink could not tell that it does; use 1000 or more")
         }
         _ if name.starts_with("test.") => Some("it replaces the brokers by a toy that forgets everything; remove it"),
         _ => None,
@@ -145,3 +178,7 @@ fn reference(value: &str) -> Option<SecretRef> {
 fn is_secret(name: &str) -> bool {
     name.ends_with("password") || name.ends_with("secret") || name.ends_with("passphrase") || name == "ssl.key.pem"
 }
+
+/// Shorter than a broker needs to answer on a bad day is only good for tests; longer than a quarter of an hour nobody wants to wait.
+const GIVE_UP_MS_MIN: u64 = 1_000;
+const GIVE_UP_MS_MAX: u64 = 900_000;

@@ -1,7 +1,8 @@
 //! Delivery reports: which messages the brokers have, batch by batch; and what else the library calls back for.
 //!
-//! Invariants: a batch is concluded once, when every message of it is reported; a report for a message of an earlier try finds no
-//! batch and means nothing; waiting for a batch can be dropped at any time and loses nothing.
+//! Invariants: a batch counts as taken when every message of it is reported as delivered; the first message that fails ends all batches in
+//! flight, because what follows it may not overtake it; a report for a message of an earlier try finds no batch and means nothing;
+//! waiting can be dropped at any time and loses nothing.
 //!
 //! Not here: producing (`kafka`), what an error means (`errors`).
 
@@ -9,28 +10,45 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
-use super::super::{Rendered, Settled, Stop, words_of_receiver};
-use super::KafkaPlan;
-use super::errors::{Class, class};
+use super::super::{Rendered, words_of_receiver};
+use super::errors::{Class, class, is_consequence};
+use super::token;
 use crate::event::{Name, Position};
-use crate::secret::Secret;
+use crate::secret::{KeyRing, SecretRef};
+use crate::setting::Span;
 
 /// What the library calls back; it runs on the library's thread.
 pub(super) struct Context {
     pub(super) reports: Arc<Reports>,
     pub(super) sink: Name,
-    /// Values that no log line may hold.
-    pub(super) hidden: Vec<Secret>,
+    /// The live secrets: no log line may hold one.
+    pub(super) secrets: KeyRing,
+    /// Which of them is the token for OAUTHBEARER.
+    pub(super) token: Option<SecretRef>,
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    /// Asked for at the start and when four fifths of the token's life are over; after an error again in ten seconds.
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let reference = self.token.as_ref().ok_or("there is no `token` in the config")?;
+        let keys = self.secrets.keys();
+        let key = keys.iter().find(|key| key.id == *reference);
+        let key = key.ok_or_else(|| format!("{reference} could not be read"))?;
+        token::read(key.secret.expose(), Timestamp::now()).map_err(|words| format!("{reference} {words}").into())
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = self.without_secrets(line);
         match level {
@@ -66,8 +84,8 @@ impl ProducerContext for Context {
 impl Context {
     pub(super) fn without_secrets(&self, line: &str) -> String {
         let mut line = line.to_owned();
-        for secret in &self.hidden {
-            if let Ok(value) = std::str::from_utf8(secret.expose())
+        for key in self.secrets.keys().iter() {
+            if let Ok(value) = std::str::from_utf8(key.secret.expose())
                 && !value.is_empty()
                 && line.contains(value)
             {
@@ -82,8 +100,8 @@ impl Context {
 #[derive(Default)]
 pub(super) struct Reports {
     state: Mutex<ReportState>,
-    /// A batch is complete, or there is trouble that concerns all.
-    complete: Notify,
+    /// A batch is complete, a message failed, or there is trouble that concerns all.
+    news: Notify,
     /// A message left the library's queue.
     room: Notify,
 }
@@ -91,24 +109,44 @@ pub(super) struct Reports {
 #[derive(Default)]
 pub(super) struct ReportState {
     flights: VecDeque<Flight>,
+    /// The worst that a report said since the last answer.
+    failure: Option<Failure>,
     /// The last thing that the library said about connections.
     pub(super) trouble: Option<(Class, String)>,
+    /// When the library gave the producer up.
+    fatal_at: Option<Instant>,
+    /// Whether a failure was told: the producer has done its work.
+    over: bool,
 }
 
 /// A batch in flight.
-pub(super) struct Flight {
+struct Flight {
     first_number: usize,
     positions: Vec<Position>,
     /// How many reports are still to come.
     open: usize,
-    /// Index and error of what failed.
-    failures: Vec<(usize, RDKafkaErrorCode)>,
+    /// Whether a message of it was not delivered.
+    failed: bool,
+    since: Instant,
+}
+
+/// Why the batches in flight have to be sent again.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) class: Class,
+    pub(super) words: String,
+    /// First and last event of the batch that it was said of.
+    pub(super) from: Position,
+    pub(super) through: Position,
+    /// Whether the library itself said it, of this one event.
+    pub(super) is_exact: bool,
 }
 
 /// What happened next.
 pub(super) enum Next {
-    Flight(Flight),
-    Refused(Class, String),
+    /// All events up to this one are delivered.
+    Through(Position),
+    Failed(Failure),
 }
 
 impl Reports {
@@ -119,8 +157,8 @@ impl Reports {
     pub(super) fn expect(&self, first_number: usize, batch: &[Rendered]) {
         let positions: Vec<Position> = batch.iter().map(|rendered| rendered.position).collect();
         if !positions.is_empty() {
-            let flight = Flight { first_number, open: positions.len(), positions, failures: Vec::new() };
-            self.state().flights.push_back(flight);
+            let (open, since) = (positions.len(), Instant::now());
+            self.state().flights.push_back(Flight { first_number, positions, open, failed: false, since });
         }
     }
 
@@ -129,18 +167,35 @@ impl Reports {
         if failure.is_none() {
             state.trouble = None;
         }
-        let flight = state.flights.iter_mut().find_map(|flight| {
-            let index = number.checked_sub(flight.first_number).filter(|index| *index < flight.positions.len())?;
-            Some((flight, index))
-        });
-        if let Some((flight, index)) = flight {
-            flight.failures.extend(failure.map(|code| (index, code)));
+        let flight = state
+            .flights
+            .iter_mut()
+            .find(|flight| number.checked_sub(flight.first_number).is_some_and(|index| index < flight.positions.len()));
+        if let Some(flight) = flight {
             flight.open -= 1;
-            if flight.open == 0 {
-                self.complete.notify_one();
+            flight.failed |= failure.is_some();
+            let is_news = flight.open == 0 || failure.is_some();
+            let failure = failure
+                .filter(|code| !is_consequence(*code))
+                .map(|code| flight.failure(class(code), words_of_receiver(&code.to_string())));
+            if let Some(failure) = failure
+                && state.failure.as_ref().is_none_or(|known| known.class < failure.class)
+            {
+                state.failure = Some(failure);
+            }
+            if is_news {
+                self.news.notify_one();
             }
         }
         self.room.notify_one();
+    }
+
+    /// One event was refused by the library itself, before any broker saw it.
+    pub(super) fn refuse(&self, position: Position, code: RDKafkaErrorCode) {
+        let words = words_of_receiver(&code.to_string());
+        let failure = Failure { class: class(code), words, from: position, through: position, is_exact: true };
+        self.state().failure = Some(failure);
+        self.news.notify_one();
     }
 
     fn trouble(&self, class: Class, words: String) {
@@ -149,35 +204,48 @@ impl Reports {
         if state.trouble.as_ref().is_none_or(|(known, _)| *known <= class) {
             state.trouble = Some((class, words));
         }
-        if class == Class::Unauthorized {
-            self.complete.notify_one();
+        if class == Class::Fatal {
+            state.fatal_at.get_or_insert_with(Instant::now);
+        }
+        if class >= Class::Fatal {
+            self.news.notify_one();
         }
     }
 
-    pub(super) fn forget(&self) {
-        self.state().flights.clear();
+    /// Nothing is in flight any more, and nothing more is said of what was.
+    pub(super) fn end(&self) {
+        let mut state = self.state();
+        state.flights.clear();
+        state.over = true;
     }
 
-    /// The oldest batch, when all of it is reported. Refused credentials are told at once: waiting for time-outs helps nobody.
-    pub(super) async fn next(&self) -> Next {
+    pub(super) fn is_over(&self) -> bool {
+        self.state().over
+    }
+
+    /// Whether a message failed, so that no other one should follow it.
+    pub(super) fn has_failed(&self) -> bool {
+        let state = self.state();
+        state.failure.is_some() || state.fatal_at.is_some()
+    }
+
+    /// The oldest batch, when all of it is delivered; or why it will not be. Refused credentials are told at once: waiting helps nobody. After
+    /// `give_up` without the broker's word nobody knows what it has.
+    pub(super) async fn next(&self, give_up: Duration) -> Next {
         loop {
-            {
+            let deadline = {
                 let mut state = self.state();
-                if state.flights.front().is_some_and(|flight| flight.open == 0)
-                    && let Some(flight) = state.flights.pop_front()
-                {
+                if let Some(next) = state.next(give_up, Instant::now()) {
                     // There may be more than this one; a permit that is left over only costs a look.
-                    self.complete.notify_one();
-                    return Next::Flight(flight);
+                    self.news.notify_one();
+                    return next;
                 }
-                if state.trouble.as_ref().is_some_and(|(class, _)| *class == Class::Unauthorized)
-                    && !state.flights.is_empty()
-                    && let Some((class, words)) = state.trouble.take()
-                {
-                    return Next::Refused(class, words);
-                }
+                state.deadline(give_up)
+            };
+            match deadline {
+                Some(deadline) => drop(timeout_at(deadline, self.news.notified()).await),
+                None => self.news.notified().await,
             }
-            self.complete.notified().await;
         }
     }
 
@@ -186,32 +254,56 @@ impl Reports {
     }
 }
 
-impl Flight {
-    /// The one answer for a batch. What concerns the whole sink goes before what concerns an event: a poisoned batch shows itself again.
-    pub(super) fn conclude(self, reports: &Reports, plan: &KafkaPlan) -> Result<Settled, Stop> {
-        let indexes = self.failures.iter().map(|(index, _)| *index);
-        let (Some(first), Some(last)) = (indexes.clone().min(), indexes.max()) else {
-            return Ok(Settled::Through(self.positions[self.positions.len() - 1]));
-        };
-        let worst = self.failures.iter().map(|(_, code)| *code).max_by_key(|code| class(*code));
-        let worst = worst.expect("there is a failure");
-        match class(worst) {
-            Class::Poison => Ok(Settled::Refused {
-                from: self.positions[first],
-                through: self.positions[last],
-                // A broker blames all that travelled together.
-                suspect: (first == last).then(|| self.positions[first]),
-                reason: words_of_receiver(&worst.to_string()),
-            }),
-            Class::Unknown => {
-                let trouble = reports.state().trouble.clone();
-                let (class, words) = trouble.unwrap_or_else(|| (Class::Unknown, worst.to_string()));
-                Err(plan.stop(class, &words))
-            }
-            class => Err(plan.stop(class, &worst.to_string())),
+impl ReportState {
+    fn next(&mut self, give_up: Duration, now: Instant) -> Option<Next> {
+        let front = self.flights.front()?;
+        if front.open == 0 && !front.failed {
+            return self.flights.pop_front().map(|front| Next::Through(front.through()));
         }
+        if let Some(failure) = self.failure.take() {
+            return Some(Next::Failed(failure));
+        }
+        let front = self.flights.front()?;
+        let last = self.flights.back()?.through();
+        let all = |class, words| Some(Next::Failed(Failure { through: last, ..front.failure(class, words) }));
+        match &self.trouble {
+            Some((class @ Class::Unauthorized, words)) => return all(*class, words.clone()),
+            Some((class @ Class::Fatal, words)) if front.open == 0 => return all(*class, words.clone()),
+            _ if front.open == 0 => return all(Class::Fatal, "it dropped what it had".to_owned()),
+            _ => {}
+        }
+        if self.deadline(give_up).is_none_or(|deadline| now < deadline) {
+            return None;
+        }
+        let (class, words) = self.trouble.clone().unwrap_or_else(|| {
+            let words = format!(
+                "not within {}; are enough replicas of each partition in sync (min.insync.replicas)?",
+                Span(give_up)
+            );
+            (Class::Unknown, words)
+        });
+        all(class, words)
+    }
+
+    /// When the oldest batch is given up. A producer that is given up reports the rest of its messages soon, or never.
+    fn deadline(&self, give_up: Duration) -> Option<Instant> {
+        let regular = self.flights.front()?.since + give_up;
+        Some(self.fatal_at.map_or(regular, |at| regular.min(at + FATAL_WAIT)))
+    }
+}
+
+impl Flight {
+    /// A broker blames all that travelled together, so all of a batch is in doubt.
+    fn failure(&self, class: Class, words: String) -> Failure {
+        Failure { class, words, from: self.positions[0], through: self.through(), is_exact: false }
+    }
+
+    fn through(&self) -> Position {
+        self.positions[self.positions.len() - 1]
     }
 }
 
 /// Guards against a report that came between a full queue and the wait for room.
 const ROOM_WAIT: Duration = Duration::from_millis(100);
+/// How long the cause of a fatal error may take to be reported after it.
+const FATAL_WAIT: Duration = Duration::from_secs(1);

@@ -52,9 +52,13 @@ fn read(brokers: &str, count: usize) -> Vec<OwnedMessage> {
     consumer.assign(&from_the_start).expect("is assigned");
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut messages = Vec::new();
-    while messages.len() < count && Instant::now() < deadline {
+    let mut quiet = 0;
+    // Nothing for a second after the first one is the end.
+    while messages.len() < count && Instant::now() < deadline && (messages.is_empty() || quiet < 10) {
+        quiet += 1;
         if let Some(message) = consumer.poll(Duration::from_millis(100)) {
             messages.push(message.expect("a message").detach());
+            quiet = 0;
         }
     }
     messages
@@ -147,11 +151,79 @@ async fn an_event_over_the_librarys_own_limit_is_refused_and_its_neighbour_is_no
     let large = "x".repeat(4000);
     let events = batch(&[(1, "{}"), (2, &large)]);
     sink.send(&events).await.expect("is queued");
-    assert_eq!(sink.settled().await, Ok(Settled::Rewind(Position(2))));
-    sink.open(Position(0)).await.expect("opens");
-    sink.send(&events).await.expect("is queued");
     let refused = sink.settled().await.expect("is refused");
-    assert!(matches!(refused, Settled::Refused { from: Position(2), suspect: Some(Position(2)), .. }), "{refused:?}");
+    assert!(matches!(refused, Settled::Refused { from: Position(2), through: Position(2), .. }), "{refused:?}");
+    sink.send(&events[..1]).await.expect("is queued");
+    assert_eq!(sink.settled().await, Ok(Settled::Through(Position(1))));
+}
+
+/// Sends again from the beginning until all is settled, as `deliver` does: what was refused alone is left out.
+async fn deliver(sink: &mut KafkaSink, events: &[Rendered]) {
+    let (mut next, mut last, mut flying, mut open) = (0, 0, 0, true);
+    while last < events.len() {
+        if !open {
+            sink.open(Position(0)).await.expect("opens");
+            open = true;
+        }
+        while next < events.len() && flying < sink.in_flight_max() {
+            sink.send(&events[next..=next]).await.expect("is queued");
+            (next, flying) = (next + 1, flying + 1);
+        }
+        match sink.settled().await {
+            Ok(Settled::Through(position)) => {
+                last = events.iter().position(|event| event.position == position).expect("is one of them") + 1;
+                flying -= 1;
+            }
+            Ok(Settled::Refused { from, through, .. }) => {
+                assert_eq!(from, through, "it travelled alone");
+                (next, last, flying) = (last + 1, last + 1, 0);
+            }
+            Ok(Settled::Rewind(_)) | Err(_) => (next, flying, open) = (last, 0, false),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_overtakes_an_event_that_failed() {
+    use RDKafkaRespErr::{
+        RD_KAFKA_RESP_ERR_INVALID_RECORD as RECORD, RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS as REPLICAS,
+        RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER as SEQUENCE,
+        RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED as DENIED,
+    };
+    for error in [RECORD, REPLICAS, SEQUENCE, DENIED] {
+        let cluster = cluster();
+        // One record a request, so that others are on the way or wait when the first one is refused.
+        let mut sink = opened(&cluster, &[("batch.num.messages", "1"), ("linger.ms", "0")]).await;
+        let bodies: Vec<String> = (1..=20).map(|at| at.to_string()).collect();
+        let events: Vec<Rendered> =
+            (1..).zip(&bodies).map(|(at, body)| crate::sink::testing::rendered(at, body)).collect();
+        push(&cluster, RDKafkaApiKey::Produce, error, 1);
+        deliver(&mut sink, &events).await;
+        let brokers = cluster.bootstrap_servers();
+        let messages = spawn_blocking(move || read(&brokers, 100)).await.expect("reads");
+        let mut arrived: Vec<String> = Vec::new();
+        for message in messages {
+            let body = String::from_utf8(message.payload().expect("has a body").to_vec()).expect("is text");
+            if !arrived.contains(&body) {
+                arrived.push(body);
+            }
+        }
+        assert_eq!(arrived, bodies, "{error:?}: each at least once, in order");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_neighbour_in_the_same_request_is_not_blamed_and_the_poison_is_found_alone() {
+    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    let cluster = cluster();
+    // Two batches of one event each that the library puts into one request.
+    let mut sink = opened(&cluster, &[("linger.ms", "100")]).await;
+    push(&cluster, RDKafkaApiKey::Produce, error, 1);
+    for at in 1..=2 {
+        sink.send(&batch(&[(at, "{}")])).await.expect("is queued");
+    }
+    assert_eq!(sink.settled().await, Ok(Settled::Rewind(Position(1))));
+    deliver(&mut sink, &batch(&[(1, "{}"), (2, "{}")])).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -269,6 +341,11 @@ fn options_that_could_lose_events_or_trust_anyone_are_refused_with_words() {
         ("ssl.endpoint.identification.algorithm", "none"),
         ("delivery.report.only.error", "true"),
         ("message.timeout.ms", "0"),
+        ("delivery.timeout.ms", "soon"),
+        ("enable.gapless.guarantee", "false"),
+        ("sasl.oauthbearer.method", "oidc"),
+        ("sasl.mechanism", "GSSAPI"),
+        ("sasl.mechanism", "OAUTHBEARER"),
         ("test.mock.num.brokers", "3"),
         ("bootstrap.servers", "elsewhere:9092"),
         ("sasl.password", "hunter2-hunter2"),
@@ -308,6 +385,23 @@ fn the_tls_table_becomes_options_and_never_less_than_verification() {
     for bad in [serde_json::json!({"dangerous_skip_verify": true}), serde_json::json!({"server_name": "kafka"})] {
         tls(bad).expect_err("is refused");
     }
+}
+
+#[test]
+fn a_mechanism_or_a_token_switches_sasl_on() {
+    let protocol = |config: KafkaConfig| {
+        let plan = config.plan("sinks.lake").expect("is valid");
+        let config = plan.client_config(|_| Some("x".to_owned())).expect("has secrets");
+        ["security.protocol", "sasl.mechanism"].map(|name| config.get(name).unwrap_or_default().to_owned())
+    };
+    assert_eq!(protocol(config_with_sasl()), ["sasl_plaintext", "PLAIN"]);
+    let token = Some(SecretRef("file:/run/token".to_owned()));
+    let with_token = KafkaConfig { token, ..config(&[]) };
+    assert_eq!(protocol(with_token.clone()), ["sasl_plaintext", "OAUTHBEARER"]);
+    assert_eq!(protocol(KafkaConfig { tls: Some(ClientTlsConfig::default()), ..with_token.clone() })[0], "sasl_ssl");
+    assert_eq!(protocol(config(&[])), ["", ""]);
+    let both = KafkaConfig { token: with_token.token, ..config_with_sasl() };
+    both.plan("sinks.lake").expect_err("a token for PLAIN");
 }
 
 fn config_with_sasl() -> KafkaConfig {

@@ -2,9 +2,11 @@
 //!
 //! Invariants: an event is settled only when its delivery report says so; what no broker confirmed in time is unknown, so it is sent
 //! again; permissions and topics stop the sink and never cost an event; log lines of the library hold no secret. Events of a subject keep
-//! their order, also when they are sent again: one key, one partition, one request at a time, and nothing follows an event that failed. For
-//! that the producer ends at the first failure (`enable.gapless.guarantee`), and no message times out by itself while a later one lives on:
-//! the sink gives up all of them at once.
+//! their order, also when they are sent again: one key is one partition, and nothing follows an event that failed. For that
+//! - the producer ends at the first failure (`enable.gapless.guarantee`);
+//! - no message times out by itself while a later one lives on: the sink gives up all of them at once;
+//! - a broker that has nothing of this producer yet takes any sequence number, so also the second request where it refused the first: until
+//!   each partition has taken something, an event waits for the one before it of the same subject.
 //!
 //! Not here: what an error means (`errors`), which options are accepted (`options`), resending one by one (`deliver`).
 
@@ -23,7 +25,6 @@ use async_trait::async_trait;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use tokio::task::spawn_blocking;
 
@@ -238,20 +239,20 @@ impl Sink for KafkaSink {
         let first = self.next_number;
         self.next_number += batch.len();
         let until = Instant::now() + self.plan.give_up();
+        // What is not handed over is not reported either: then `settled` says why.
+        let is_over = || live.reports.has_failed() || Instant::now() >= until;
+        let subjects: Arc<[String]> = batch.iter().map(|rendered| rendered.event.finding.subject.key()).collect();
         // Registered before the first message leaves: its report may come at once.
-        live.reports.expect(first, batch);
-        for (number, rendered) in (first..).zip(batch) {
-            loop {
-                if live.reports.has_failed() {
-                    return Ok(());
-                }
-                match produce(&live.producer, &self.plan, number, rendered) {
+        live.reports.expect(first, batch, Arc::clone(&subjects));
+        for (number, (rendered, subject)) in (first..).zip(batch.iter().zip(&*subjects)) {
+            while !is_over() && live.reports.must_wait(subject) {
+                live.reports.wait_for_room().await;
+            }
+            while !is_over() {
+                match produce(&live.producer, &self.plan, number, subject, rendered) {
                     Ok(()) => break,
                     // The library's queue is full: it empties with the next report.
-                    Err(RDKafkaErrorCode::QueueFull) if Instant::now() < until => live.reports.wait_for_room().await,
-                    Err(RDKafkaErrorCode::QueueFull) => {
-                        return Err(self.plan.stop(Class::Unknown, "its queue is full and stays so"));
-                    }
+                    Err(RDKafkaErrorCode::QueueFull) => live.reports.wait_for_room().await,
                     Err(code) => live.reports.refuse(rendered.position, code),
                 }
             }
@@ -347,11 +348,11 @@ fn produce(
     producer: &ThreadedProducer<Context>,
     plan: &KafkaPlan,
     number: usize,
+    key: &str,
     rendered: &Rendered,
 ) -> Result<(), RDKafkaErrorCode> {
-    let key = rendered.event.finding.subject.key();
-    let headers = headers(&rendered.event, &key, plan.content_type());
-    let record = BaseRecord::with_opaque_to(&plan.topic, number).key(&key).payload(&rendered.body).headers(headers);
+    let headers = headers(&rendered.event, key, plan.content_type());
+    let record = BaseRecord::with_opaque_to(&plan.topic, number).key(key).payload(&rendered.body).headers(headers);
     producer.send(record).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
 }
 
@@ -380,9 +381,9 @@ fn find_topic(producer: &ThreadedProducer<Context>, reports: &Reports, topic: &s
         // In slices, to hear early of credentials or certificates that are refused.
         let outcome = match producer.client().fetch_metadata(Some(topic), OPEN_SLICE) {
             Ok(metadata) => {
-                match metadata.topics().iter().find(|known| known.name() == topic).map(MetadataTopic::error) {
-                    Some(None) => return Ok(()),
-                    Some(Some(code)) => {
+                match metadata.topics().iter().find(|known| known.name() == topic).map(|known| (known, known.error())) {
+                    Some((known, None)) => return Ok(reports.begin(known.partitions().len())),
+                    Some((_, Some(code))) => {
                         let code = RDKafkaErrorCode::from(code);
                         (class(code), code.to_string())
                     }
@@ -422,11 +423,9 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("socket.keepalive.enable", "true"),
 ];
 /// What is set whatever the config says.
-const ALWAYS: [(&str, &str); 5] = [
+const ALWAYS: [(&str, &str); 4] = [
     ("enable.idempotence", "true"),
     ("acks", "all"),
-    // A broker that does not know the producer yet takes any sequence number, so also the second request where it refused the first.
-    ("max.in.flight.requests.per.connection", "1"),
     // A message that failed ends the producer, so that none of the same key gets ahead of it.
     ("enable.gapless.guarantee", "true"),
     // None: a message that ends alone would be overtaken by its followers. The sink ends all of them.

@@ -14,6 +14,8 @@ mod hostile;
 mod isolation;
 mod jq;
 #[cfg(feature = "peers")]
+mod kafka;
+#[cfg(feature = "peers")]
 mod peers;
 #[cfg(feature = "peers")]
 mod peers_answer;
@@ -31,3 +33,4 @@ mod syslog_loss;
 mod virustotal;
 #[cfg(feature = "peers")]
 mod way;
+mod webhook;

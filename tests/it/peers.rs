@@ -8,7 +8,7 @@
 pub mod uploads;
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio, id};
@@ -28,13 +28,27 @@ pub struct Kafka {
     /// Port of the broker; the controller has one of its own.
     pub port: u16,
     controller: u16,
+    /// Ports for those who prove who they are: by SASL, by a TLS certificate, by SASL over TLS.
+    pub secured: Option<[u16; 3]>,
 }
 
 impl Kafka {
+    /// Of the user `relay` of [`Kafka::start_secured`].
+    pub const PASSWORD: &str = "a-password-of-the-broker";
+
     /// Starts a broker with empty storage.
     pub fn start() -> Self {
         let [port, controller] = free_ports();
-        let mut kafka = Self { process: None, folder: folder(), port, controller };
+        let mut kafka = Self { process: None, folder: folder(), port, controller, secured: None };
+        kafka.resume();
+        kafka
+    }
+
+    /// The same with further listeners, which know the user `relay` and the certificates of [`Kafka::certificates`], and with ACLs.
+    pub fn start_secured() -> Self {
+        let [port, controller, sasl, tls, both] = free_ports();
+        let secured = Some([sasl, tls, both]);
+        let mut kafka = Self { process: None, folder: folder(), port, controller, secured };
         kafka.resume();
         kafka
     }
@@ -43,6 +57,7 @@ impl Kafka {
     pub fn resume(&mut self) {
         let mut command = script("kafka.sh", "kafka");
         command.arg(self.folder.path()).args([self.port, self.controller].map(|port| port.to_string()));
+        command.args(self.secured.iter().flatten().map(u16::to_string)).env("KAFKA_PASSWORD", Self::PASSWORD);
         self.process =
             Some(Process::start("Kafka", command, self.folder.path(), |log| log.contains("Kafka Server started")));
     }
@@ -62,6 +77,40 @@ impl Kafka {
         let mut command = script("kafka-topic.sh", "kafka");
         command.args([&self.port.to_string(), topic, &partitions.to_string()]).args(settings);
         output_of(command);
+    }
+
+    /// The folder of `ca.pem`, `client.pem`, `client.key` and the rest that `tests/peers/certs.sh` makes.
+    pub fn certificates(&self) -> PathBuf {
+        self.folder.path().join("certs")
+    }
+
+    /// Changes a setting of a topic, like `min.insync.replicas=1`.
+    pub fn configure(&self, topic: &str, setting: &str) {
+        let to = ["--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", setting];
+        self.tool("kafka.admin.ConfigCommand", &to);
+    }
+
+    /// Forbids the user `relay` to write to a topic, or no longer does.
+    pub fn forbid(&self, topic: &str, forbidden: bool) {
+        let how: &[&str] = if forbidden { &["--add"] } else { &["--remove", "--force"] };
+        let what = ["--deny-principal", "User:relay", "--operation", "Write", "--topic", topic];
+        self.tool("kafka.admin.AclCommand", &[how, &what].concat());
+    }
+
+    /// How many records a topic has.
+    pub fn count(&self, topic: &str) -> usize {
+        let ends = self.tool("org.apache.kafka.tools.GetOffsetShell", &["--topic", topic]);
+        // A line a partition: `topic:partition:offset`.
+        ends.lines()
+            .map(|line| line.rsplit(':').next().and_then(|end| end.parse::<usize>().ok()).expect("an offset"))
+            .sum()
+    }
+
+    /// What one of Kafka's own tools prints.
+    fn tool(&self, class: &str, arguments: &[&str]) -> String {
+        let mut command = script("kafka-tool.sh", "kafka");
+        command.args([&self.port.to_string(), class]).args(arguments);
+        String::from_utf8_lossy(&output_of(command).stdout).into_owned()
     }
 
     /// Writes each line as a record, with Kafka's own tool.
@@ -333,6 +382,13 @@ pub fn signed_by(program: &str, scheme: &str, file: &Path, secret: &str, id: &st
     headers.map(|(name, value)| (name.clone(), value.as_str().expect("a text").to_owned())).collect()
 }
 
+/// Which of these requests the official library of Standard Webhooks takes: `{"secret", "headers", "body"}` each.
+pub fn verified(requests: &[Value]) -> Vec<bool> {
+    let lines: String = requests.iter().map(|request| format!("{request}\n")).collect();
+    let verdicts = fed(interpreted(&script("verify.py", "python"), "venv/bin/python"), &lines);
+    json_lines(&verdicts).iter().map(|verdict| verdict.as_bool().expect("true or false")).collect()
+}
+
 /// What a CEF parser nobody here wrote makes of a line: `header` and `extensions`.
 pub fn parse_cef(line: &str) -> Value {
     parse_cef_lines("lognorm", &[line.to_owned()]).swap_remove(0)
@@ -341,15 +397,19 @@ pub fn parse_cef(line: &str) -> Value {
 /// The same of many lines, by `lognorm` or `parcefone`.
 pub fn parse_cef_lines(parser: &str, lines: &[String]) -> Vec<Value> {
     let mut command = interpreted(&script("parse_cef.py", "cef"), "python3");
-    let mut child =
-        command.arg(parser).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the parser starts");
-    let mut stdin = child.stdin.take().expect("it was piped");
-    stdin.write_all((lines.join("\n") + "\n").as_bytes()).expect("the parser reads");
-    drop(stdin);
-    let output = child.wait_with_output().expect("the parser ends");
-    let parsed = json_lines(&output.stdout);
+    command.arg(parser);
+    let parsed = json_lines(&fed(command, &(lines.join("\n") + "\n")));
     assert_eq!(parsed.len(), lines.len(), "{parser} answered something else");
     parsed
+}
+
+/// What a program makes of its standard input.
+fn fed(mut command: Command, input: &str) -> Vec<u8> {
+    // A file and no pipe: it may write before it has read everything.
+    let mut file = tempfile::tempfile().expect("the folder for temporary files is writable");
+    file.write_all(input.as_bytes()).and_then(|()| file.rewind()).expect("just made");
+    command.stdin(file);
+    output_of(command).stdout
 }
 
 /// One HTTP/1.1 exchange without any HTTP client of ours: the whole answer as text, or nothing where nobody answers.

@@ -140,7 +140,7 @@ fn refused(name: &str, value: &str) -> Option<&'static str> {
             Some("never limited: events are tried until they are delivered; remove it")
         }
         "max.in.flight" | "max.in.flight.requests.per.connection" => {
-            Some("always 1: with more, events can overtake one that a broker refused; remove it")
+            Some("set for idempotence, which keeps the order of events; remove it")
         }
         "transactional.id" | "transaction.timeout.ms" => Some("transactions are not used; remove it"),
         "plugin.library.paths" | "ssl.engine.location" | "ssl.engine.id" | "ssl.providers" => {

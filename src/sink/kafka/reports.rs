@@ -6,7 +6,7 @@
 //!
 //! Not here: producing (`kafka`), what an error means (`errors`).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::ProducerContext;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
@@ -75,9 +75,11 @@ impl ProducerContext for Context {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, report: &DeliveryResult<'_>, number: usize) {
-        let failure =
-            report.as_ref().err().map(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail));
-        self.reports.take(number, failure);
+        let taken_by = match report {
+            Ok(message) => Ok(message.partition()),
+            Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
+        };
+        self.reports.take(number, taken_by);
     }
 }
 
@@ -109,6 +111,11 @@ pub(super) struct Reports {
 #[derive(Default)]
 pub(super) struct ReportState {
     flights: VecDeque<Flight>,
+    /// How many partitions there are, and which of them have taken something of this producer.
+    partitions: usize,
+    begun: BTreeSet<i32>,
+    /// Subjects on the way, while there is such a partition.
+    flying: HashSet<String>,
     /// The worst that a report said since the last answer.
     failure: Option<Failure>,
     /// The last thing that the library said about connections.
@@ -123,6 +130,7 @@ pub(super) struct ReportState {
 struct Flight {
     first_number: usize,
     positions: Vec<Position>,
+    subjects: Arc<[String]>,
     /// How many reports are still to come.
     open: usize,
     /// Whether a message of it was not delivered.
@@ -154,36 +162,48 @@ impl Reports {
         self.state.lock().expect("nothing panics while holding it")
     }
 
-    pub(super) fn expect(&self, first_number: usize, batch: &[Rendered]) {
+    pub(super) fn expect(&self, first_number: usize, batch: &[Rendered], subjects: Arc<[String]>) {
         let positions: Vec<Position> = batch.iter().map(|rendered| rendered.position).collect();
         if !positions.is_empty() {
             let (open, since) = (positions.len(), Instant::now());
-            self.state().flights.push_back(Flight { first_number, positions, open, failed: false, since });
+            self.state().flights.push_back(Flight { first_number, positions, subjects, open, failed: false, since });
         }
     }
 
-    pub(super) fn take(&self, number: usize, failure: Option<RDKafkaErrorCode>) {
+    /// The topic was found, with so many partitions.
+    pub(super) fn begin(&self, partitions: usize) {
+        self.state().partitions = partitions;
+    }
+
+    /// Whether an event of this subject has to wait for the one before it; if not, it counts as on the way.
+    pub(super) fn must_wait(&self, subject: &str) -> bool {
         let mut state = self.state();
-        if failure.is_none() {
+        state.begun.len() < state.partitions && !state.flying.insert(subject.to_owned())
+    }
+
+    /// One message was taken by a partition, or failed.
+    pub(super) fn take(&self, number: usize, taken_by: Result<i32, RDKafkaErrorCode>) {
+        let mut state = self.state();
+        let state = &mut *state;
+        if let Ok(partition) = taken_by {
             state.trouble = None;
+            state.begun.insert(partition);
         }
-        let flight = state
-            .flights
-            .iter_mut()
-            .find(|flight| number.checked_sub(flight.first_number).is_some_and(|index| index < flight.positions.len()));
-        if let Some(flight) = flight {
+        let found = state.flights.iter_mut().find_map(|flight| {
+            let index = number.checked_sub(flight.first_number).filter(|index| *index < flight.positions.len())?;
+            Some((flight, index))
+        });
+        if let Some((flight, index)) = found {
+            state.flying.remove(&flight.subjects[index]);
             flight.open -= 1;
-            flight.failed |= failure.is_some();
-            let is_news = flight.open == 0 || failure.is_some();
-            let failure = failure
-                .filter(|code| !is_consequence(*code))
-                .map(|code| flight.failure(class(code), words_of_receiver(&code.to_string())));
-            if let Some(failure) = failure
-                && state.failure.as_ref().is_none_or(|known| known.class < failure.class)
-            {
-                state.failure = Some(failure);
+            flight.failed |= taken_by.is_err();
+            if let Some(code) = taken_by.err().filter(|code| !is_consequence(*code)) {
+                let failure = flight.failure(class(code), words_of_receiver(&code.to_string()));
+                if state.failure.as_ref().is_none_or(|known| known.class < failure.class) {
+                    state.failure = Some(failure);
+                }
             }
-            if is_news {
+            if flight.open == 0 || flight.failed {
                 self.news.notify_one();
             }
         }

@@ -17,7 +17,7 @@ mod reports;
 mod tests;
 mod token;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -166,7 +166,15 @@ impl KafkaPlan {
     }
 
     pub(super) fn build(self, name: &Name, secrets: KeyRing) -> KafkaSink {
-        KafkaSink { plan: self, name: name.clone(), secrets, live: None, next_number: 0, alone_until: None }
+        KafkaSink {
+            plan: self,
+            name: name.clone(),
+            secrets,
+            live: None,
+            next_number: 0,
+            alone_until: None,
+            taken: BTreeSet::new(),
+        }
     }
 
     /// What the producer is made with; a secret that `value_of` does not have is an error that names it.
@@ -216,6 +224,8 @@ pub(super) struct KafkaSink {
     /// Until this is settled, batches travel one at a time. A broker refuses all records that the library put together, so a
     /// refusal only means something for a batch that had no company; and a refusal that ended the producer may be told after that end.
     alone_until: Option<Position>,
+    /// Events that a partition has, of batches that were not taken whole: they are not sent again.
+    taken: BTreeSet<Position>,
 }
 
 struct Live {
@@ -235,16 +245,19 @@ impl Sink for KafkaSink {
         if self.live.as_ref().is_none_or(|live| live.reports.is_over()) {
             self.connect().await?;
         }
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return Ok(()) };
         let Some(live) = &self.live else { return Err(Stop::unavailable("the sink is not open")) };
-        let first = self.next_number;
-        self.next_number += batch.len();
         let until = Instant::now() + self.plan.give_up();
         // What is not handed over is not reported either: then `settled` says why.
         let is_over = || live.reports.has_failed() || Instant::now() >= until;
-        let subjects: Arc<[String]> = batch.iter().map(|rendered| rendered.event.finding.subject.key()).collect();
+        let is_new = |rendered: &&Rendered| !self.taken.contains(&rendered.position);
+        let subject = |rendered: &Rendered| rendered.event.finding.subject.key();
+        let sent: Vec<_> = batch.iter().filter(is_new).map(|rendered| (rendered, subject(rendered))).collect();
+        let numbers = self.next_number..;
+        self.next_number += sent.len();
         // Registered before the first message leaves: its report may come at once.
-        live.reports.expect(first, batch, Arc::clone(&subjects));
-        for (number, (rendered, subject)) in (first..).zip(batch.iter().zip(&*subjects)) {
+        live.reports.expect(numbers.start, (first.position, last.position), &sent);
+        for (number, (rendered, subject)) in numbers.zip(&sent) {
             while !is_over() && live.reports.must_wait(subject) {
                 live.reports.wait_for_room().await;
             }
@@ -267,11 +280,13 @@ impl Sink for KafkaSink {
                 if self.alone_until.is_some_and(|until| until <= position) {
                     self.alone_until = None;
                 }
+                // What comes next lies behind it.
+                self.taken = self.taken.split_off(&position);
                 return Ok(Settled::Through(position));
             }
             Next::Failed(failure) => failure,
         };
-        live.reports.end();
+        self.taken.extend(live.reports.end());
         let Failure { class, words, from, through, is_exact } = failure;
         match class {
             Class::Poison if self.alone_until.is_some() || is_exact => {

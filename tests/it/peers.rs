@@ -84,12 +84,6 @@ impl Kafka {
         self.folder.path().join("certs")
     }
 
-    /// Changes a setting of a topic, like `min.insync.replicas=1`.
-    pub fn configure(&self, topic: &str, setting: &str) {
-        let to = ["--alter", "--entity-type", "topics", "--entity-name", topic, "--add-config", setting];
-        self.tool("kafka.admin.ConfigCommand", &to);
-    }
-
     /// Forbids the user `relay` to write to a topic, or no longer does.
     pub fn forbid(&self, topic: &str, forbidden: bool) {
         let how: &[&str] = if forbidden { &["--add"] } else { &["--remove", "--force"] };

@@ -51,7 +51,10 @@ impl ClientContext for Context {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         let line = self.without_secrets(line);
+        // That the producer ends at a refusal is meant so, and the sink tells of it in its own words.
+        let is_meant = facility == "FATAL" || line.contains("enable.gapless.guarantee");
         match level {
+            _ if is_meant => tracing::debug!(sink = %self.sink, facility, "kafka client: {line}"),
             RDKafkaLogLevel::Emerg
             | RDKafkaLogLevel::Alert
             | RDKafkaLogLevel::Critical
@@ -114,7 +117,7 @@ pub(super) struct ReportState {
     /// How many partitions there are, and which of them have taken something of this producer.
     partitions: usize,
     begun: BTreeSet<i32>,
-    /// Subjects on the way, while there is such a partition.
+    /// Subjects on the way, while there is another one.
     flying: HashSet<String>,
     /// The worst that a report said since the last answer.
     failure: Option<Failure>,
@@ -129,8 +132,12 @@ pub(super) struct ReportState {
 /// A batch in flight.
 struct Flight {
     first_number: usize,
+    /// Its events, as far as they are sent, and which of those are taken.
     positions: Vec<Position>,
-    subjects: Arc<[String]>,
+    subjects: Vec<String>,
+    taken: Vec<Position>,
+    /// First and last event.
+    range: (Position, Position),
     /// How many reports are still to come.
     open: usize,
     /// Whether a message of it was not delivered.
@@ -162,11 +169,15 @@ impl Reports {
         self.state.lock().expect("nothing panics while holding it")
     }
 
-    pub(super) fn expect(&self, first_number: usize, batch: &[Rendered], subjects: Arc<[String]>) {
-        let positions: Vec<Position> = batch.iter().map(|rendered| rendered.position).collect();
-        if !positions.is_empty() {
-            let (open, since) = (positions.len(), Instant::now());
-            self.state().flights.push_back(Flight { first_number, positions, subjects, open, failed: false, since });
+    /// A batch is on its way from `range.0` through `range.1`: these of its events are sent, from this number on.
+    pub(super) fn expect(&self, first_number: usize, range: (Position, Position), sent: &[(&Rendered, String)]) {
+        let positions: Vec<Position> = sent.iter().map(|(rendered, _)| rendered.position).collect();
+        let subjects = sent.iter().map(|(_, subject)| subject.clone()).collect();
+        let (open, since, taken) = (positions.len(), Instant::now(), Vec::new());
+        let flight = Flight { first_number, positions, subjects, taken, range, open, failed: false, since };
+        self.state().flights.push_back(flight);
+        if open == 0 {
+            self.news.notify_one();
         }
     }
 
@@ -197,6 +208,9 @@ impl Reports {
             state.flying.remove(&flight.subjects[index]);
             flight.open -= 1;
             flight.failed |= taken_by.is_err();
+            if taken_by.is_ok() {
+                flight.taken.push(flight.positions[index]);
+            }
             if let Some(code) = taken_by.err().filter(|code| !is_consequence(*code)) {
                 let failure = flight.failure(class(code), words_of_receiver(&code.to_string()));
                 if state.failure.as_ref().is_none_or(|known| known.class < failure.class) {
@@ -232,11 +246,11 @@ impl Reports {
         }
     }
 
-    /// Nothing is in flight any more, and nothing more is said of what was.
-    pub(super) fn end(&self) {
+    /// Nothing is in flight any more, and nothing more is said of what was: the events that were taken all the same.
+    pub(super) fn end(&self) -> Vec<Position> {
         let mut state = self.state();
-        state.flights.clear();
         state.over = true;
+        state.flights.drain(..).flat_map(|flight| flight.taken).collect()
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -278,13 +292,13 @@ impl ReportState {
     fn next(&mut self, give_up: Duration, now: Instant) -> Option<Next> {
         let front = self.flights.front()?;
         if front.open == 0 && !front.failed {
-            return self.flights.pop_front().map(|front| Next::Through(front.through()));
+            return self.flights.pop_front().map(|front| Next::Through(front.range.1));
         }
         if let Some(failure) = self.failure.take() {
             return Some(Next::Failed(failure));
         }
         let front = self.flights.front()?;
-        let last = self.flights.back()?.through();
+        let last = self.flights.back()?.range.1;
         let all = |class, words| Some(Next::Failed(Failure { through: last, ..front.failure(class, words) }));
         match &self.trouble {
             Some((class @ Class::Unauthorized, words)) => return all(*class, words.clone()),
@@ -315,11 +329,7 @@ impl ReportState {
 impl Flight {
     /// A broker blames all that travelled together, so all of a batch is in doubt.
     fn failure(&self, class: Class, words: String) -> Failure {
-        Failure { class, words, from: self.positions[0], through: self.through(), is_exact: false }
-    }
-
-    fn through(&self) -> Position {
-        self.positions[self.positions.len() - 1]
+        Failure { class, words, from: self.range.0, through: self.range.1, is_exact: false }
     }
 }
 

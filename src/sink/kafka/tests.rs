@@ -273,6 +273,26 @@ async fn a_time_out_leaves_open_what_happened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_enough_replicas_all_is_given_up_together_and_sent_again_in_order() {
+    let cluster = cluster();
+    let mut sink = opened(&cluster, &[("message.timeout.ms", "1000"), ("batch.num.messages", "1")]).await;
+    let replicas = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+    push(&cluster, RDKafkaApiKey::Produce, replicas, 1000);
+    let bodies: Vec<String> = (1..=10).map(|at| at.to_string()).collect();
+    let events: Vec<Rendered> = (1..).zip(&bodies).map(|(at, body)| of_one_subject(at, body)).collect();
+    sink.send(&events).await.expect("is queued");
+    let stop = sink.settled().await.expect_err("nobody confirms it");
+    assert!(matches!(&stop, Stop::Unavailable { reason, .. } if reason.contains("min.insync.replicas")), "{stop}");
+    cluster.clear_request_errors(RDKafkaApiKey::Produce);
+    deliver(&mut sink, &events).await;
+    let brokers = cluster.bootstrap_servers();
+    let messages = spawn_blocking(move || read(&brokers, 100)).await.expect("reads");
+    let mut arrived: Vec<&[u8]> = messages.iter().filter_map(Message::payload).collect();
+    arrived.dedup();
+    assert_eq!(arrived, bodies.iter().map(String::as_bytes).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fatal_error_costs_a_new_producer_and_nothing_else() {
     let cluster = cluster();
     let mut sink = opened(&cluster, &[]).await;

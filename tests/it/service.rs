@@ -734,7 +734,7 @@ pub fn run(program: &str, arguments: &[&str]) {
 pub fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     let mut text = String::new();
-    for line in &lines[lines.len().saturating_sub(4000)..] {
+    for line in &lines[lines.len().saturating_sub(20)..] {
         writeln!(text, "{line}").expect("memory");
     }
     text

@@ -66,6 +66,15 @@ pub(super) const fn class(code: Code) -> Class {
     }
 }
 
+/// The class of what the library says about a connection. A certificate of ours that a broker refuses under TLS 1.3 shows only in the words:
+/// the handshake was over for our side, and the next read fails.
+pub(super) fn class_of_connection(code: Option<Code>, words: &str) -> Class {
+    match code.map_or(Class::Unknown, class) {
+        Class::Unknown if words.contains("SSL alert number") => Class::Tls,
+        class => class,
+    }
+}
+
 /// Whether a message only failed because another one did before it, and the producer dropped what it had.
 pub(super) const fn is_consequence(code: Code) -> bool {
     matches!(code, Code::PurgeQueue | Code::PurgeInflight)

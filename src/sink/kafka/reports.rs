@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::{Rendered, words_of_receiver};
-use super::errors::{Class, class, is_consequence};
+use super::errors::{Class, class, class_of_connection, is_consequence};
 use super::token;
 use crate::event::{Name, Position};
 use crate::secret::{KeyRing, SecretRef};
@@ -67,7 +67,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let class = error.rdkafka_error_code().map_or(Class::Unknown, class);
+        let class = class_of_connection(error.rdkafka_error_code(), reason);
         let reason = words_of_receiver(&self.without_secrets(reason));
         tracing::debug!(sink = %self.sink, "kafka client: {reason}");
         self.reports.trouble(class, reason);

@@ -349,6 +349,13 @@ fn errors_fall_into_classes_by_whose_fault_they_are() {
     ] {
         assert_eq!(class(code), expected, "{code:?}");
     }
+    let transport = Some(Code::BrokerTransportFailure);
+    for (words, expected) in [
+        ("Receive failed: error:0A000412:SSL routines::sslv3 alert bad certificate: SSL alert number 42", Class::Tls),
+        ("Disconnected while requesting ApiVersion", Class::Unknown),
+    ] {
+        assert_eq!(errors::class_of_connection(transport, words), expected, "{words}");
+    }
 }
 
 #[test]

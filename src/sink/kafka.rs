@@ -98,7 +98,8 @@ impl KafkaConfig {
         if let Some(Err(error)) = self.token.as_ref().map(SecretRef::check) {
             problems.push(Problem::new(format!("{key}.token"), error.to_string()));
         }
-        problems.extend(sorted.add_sasl(self.token.is_some(), self.tls.is_some(), key));
+        let protocol = if self.tls.is_some() { "sasl_ssl" } else { "sasl_plaintext" };
+        problems.extend(sorted.add_sasl(self.token.is_some(), protocol, key));
         if let Some(tls) = self.tls {
             problems.extend(add_tls(&mut sorted.plain, tls, key));
         }
@@ -397,7 +398,10 @@ fn find_topic(producer: &ThreadedProducer<Context>, reports: &Reports, topic: &s
         let outcome = match producer.client().fetch_metadata(Some(topic), OPEN_SLICE) {
             Ok(metadata) => {
                 match metadata.topics().iter().find(|known| known.name() == topic).map(|known| (known, known.error())) {
-                    Some((known, None)) => return Ok(reports.begin(known.partitions().len())),
+                    Some((known, None)) => {
+                        reports.begin(known.partitions().len());
+                        return Ok(());
+                    }
                     Some((_, Some(code))) => {
                         let code = RDKafkaErrorCode::from(code);
                         (class(code), code.to_string())
@@ -447,7 +451,7 @@ const ALWAYS: [(&str, &str); 4] = [
     ("message.timeout.ms", "0"),
 ];
 /// The store is the queue, not the library's memory: what is not delivered in a minute is sent again from there.
-const GIVE_UP: Duration = Duration::from_secs(60);
+const GIVE_UP: Duration = Duration::from_mins(1);
 /// Batches that overlap, so that the network's round trip does not show.
 const IN_FLIGHT_MAX: usize = 4;
 /// Longest wait for the brokers to tell of the topic.

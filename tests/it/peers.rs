@@ -378,8 +378,8 @@ pub fn signed_by(program: &str, scheme: &str, file: &Path, secret: &str, id: &st
 
 /// Which of these requests the official library of Standard Webhooks takes: `{"secret", "headers", "body"}` each.
 pub fn verified(requests: &[Value]) -> Vec<bool> {
-    let lines: String = requests.iter().map(|request| format!("{request}\n")).collect();
-    let verdicts = fed(interpreted(&script("verify.py", "python"), "venv/bin/python"), &lines);
+    let lines: Vec<String> = requests.iter().map(Value::to_string).collect();
+    let verdicts = fed(interpreted(&script("verify.py", "python"), "venv/bin/python"), &lines.join("\n"));
     json_lines(&verdicts).iter().map(|verdict| verdict.as_bool().expect("true or false")).collect()
 }
 

@@ -130,6 +130,10 @@ fn sink_alone(key: &str, sink: &SinkConfig, odd: &mut Vec<Problem>) {
             if is_clear && !kafka.brokers.iter().all(|broker| is_local(broker)) {
                 problem("tls", "events travel in the clear: add tls = {} where the brokers have it");
             }
+            let has = |name: &str| kafka.options.contains_key(name);
+            if has("sasl.password") && !has("sasl.mechanism") && !has("sasl.mechanisms") {
+                problem("options", "sasl.password is asked of nobody: name the sasl.mechanism, like \"SCRAM-SHA-512\"");
+            }
             false
         }
         SinkConfig::File(_) | SinkConfig::Console(_) => false,

@@ -75,8 +75,8 @@ pub(super) struct Options {
 }
 
 impl Options {
-    /// Says how we prove who we are, in librdkafka's words: what follows from the mechanism, from `token` and from TLS.
-    pub(super) fn add_sasl(&mut self, has_token: bool, has_tls: bool, key: &str) -> Vec<Problem> {
+    /// Says how we prove who we are, in librdkafka's words: what follows from the mechanism and from `token`, over this protocol.
+    pub(super) fn add_sasl(&mut self, has_token: bool, protocol: &str, key: &str) -> Vec<Problem> {
         if let Some(mechanism) = self.plain.remove("sasl.mechanisms") {
             self.plain.insert("sasl.mechanism".to_owned(), mechanism);
         }
@@ -92,7 +92,6 @@ impl Options {
             ("OAUTHBEARER", false) => Some("it needs a token: add token = \"file:PATH\", a file that is kept fresh"),
             _ => Some("use PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER; Kerberos is not built in"),
         };
-        let protocol = if has_tls { "sasl_ssl" } else { "sasl_plaintext" };
         self.plain.entry("security.protocol".to_owned()).or_insert_with(|| protocol.to_owned());
         wrong.map(|words| Problem::new(format!("{key}.options.\"sasl.mechanism\""), words)).into_iter().collect()
     }

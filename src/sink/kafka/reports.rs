@@ -257,10 +257,11 @@ impl Reports {
         self.state().over
     }
 
-    /// Whether a message failed, so that no other one should follow it.
+    /// Whether there is a failure to tell of, so that nothing more should be handed over.
     pub(super) fn has_failed(&self) -> bool {
         let state = self.state();
-        state.failure.is_some() || state.fatal_at.is_some()
+        let is_refused = matches!(&state.trouble, Some((Class::Unauthorized, _)));
+        state.failure.is_some() || state.fatal_at.is_some() || is_refused
     }
 
     /// The oldest batch, when all of it is delivered; or why it will not be. Refused credentials are told at once: waiting helps nobody. After

@@ -293,6 +293,34 @@ async fn without_enough_replicas_all_is_given_up_together_and_sent_again_in_orde
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_moves_and_a_broker_that_goes_change_no_order() {
+    let cluster: Cluster = MockCluster::new(3).expect("starts");
+    cluster.create_topic("verdicts", 1, 3).expect("a topic");
+    let mut sink = opened(&cluster, &[("message.timeout.ms", "2000")]).await;
+    let bodies: Vec<String> = (1..=40).map(|at| at.to_string()).collect();
+    let events: Vec<Rendered> = (1..).zip(&bodies).map(|(at, body)| of_one_subject(at, body)).collect();
+    for (leader, part) in [(1, 0..10), (2, 10..20), (3, 20..30), (1, 30..40)] {
+        cluster.partition_leader("verdicts", 0, Some(leader)).expect("moves");
+        if leader == 2 {
+            cluster.broker_down(1).expect("goes");
+        }
+        if leader == 3 {
+            cluster.broker_up(1).expect("comes back");
+        }
+        deliver(&mut sink, &events[part]).await;
+    }
+    let brokers = cluster.bootstrap_servers();
+    let messages = spawn_blocking(move || read(&brokers, 100)).await.expect("reads");
+    let mut arrived: Vec<&[u8]> = Vec::new();
+    for body in messages.iter().filter_map(Message::payload) {
+        if !arrived.contains(&body) {
+            arrived.push(body);
+        }
+    }
+    assert_eq!(arrived, bodies.iter().map(String::as_bytes).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fatal_error_costs_a_new_producer_and_nothing_else() {
     let cluster = cluster();
     let mut sink = opened(&cluster, &[]).await;

@@ -213,7 +213,7 @@ async fn events_of_a_subject_follow_each_other_and_others_do_not_wait() {
     .await;
     let folder = folder();
     let mut sink = opened(&server, &folder, serde_json::json!({"in_flight_max": 3})).await;
-    let events: Vec<Rendered> = (0..18).map(|at| about(at % 6, at, &format!("{}-{}", at % 6, at / 6 + 1))).collect();
+    let events: Vec<Rendered> = (0..18).map(|at| about(at / 3, at, &format!("{}-{}", at / 3, at % 3 + 1))).collect();
     assert_eq!(send(&mut sink, &events).await, Ok(Settled::Through(Position(17))));
     let bodies = server.bodies();
     assert_eq!(bodies.len(), 18);

@@ -219,6 +219,16 @@ pub struct Stamp([Option<FileStamp>; 3]);
 
 type FileStamp = (u64, u64, u64, i64, i64);
 
+/// The config of a client that speaks without TLS only. It is named all the same: the library's own asks the machine for certificate
+/// authorities, and fails where there are none.
+pub fn trusting_nobody() -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for TLS 1.2 and 1.3")
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth()
+}
+
 /// What to mend, where the cause of `error` is TLS; None where it is anything else.
 pub fn why(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);

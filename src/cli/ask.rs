@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::Files;
 use super::terminal::shown;
 use crate::secret::{KeyRing, SecretRef};
-use crate::tls::ClientTlsConfig;
+use crate::tls::{self, ClientTlsConfig};
 use crate::upload::FileBody;
 
 /// Which service to ask, and by which right.
@@ -175,14 +175,7 @@ pub(super) fn client(url: &Url, tls: &ClientTlsConfig) -> anyhow::Result<Client>
         let tls = tls.clone().plan("tls").map_err(|problems| anyhow::anyhow!("{}", problems[0]))?.load()?;
         builder = builder.tls_backend_preconfigured(tls);
     } else {
-        // Never used; named so that a machine without certificate authorities can speak plain HTTP.
-        let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let none = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider has suites for TLS 1.2 and 1.3")
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        builder = builder.tls_backend_preconfigured(none).no_proxy();
+        builder = builder.tls_backend_preconfigured(tls::trusting_nobody()).no_proxy();
     }
     builder.build().context("cannot set up HTTP")
 }
@@ -203,7 +196,7 @@ pub(super) async fn answer_of(request: RequestBuilder) -> anyhow::Result<(u16, V
 
 /// The error in the words of its innermost cause, and what to mend where it is TLS.
 fn told(error: &reqwest::Error) -> anyhow::Error {
-    if let Some(why) = crate::tls::why(error) {
+    if let Some(why) = tls::why(error) {
         return anyhow::anyhow!("{why}");
     }
     let mut cause: &dyn std::error::Error = error;

@@ -9,14 +9,12 @@
 mod upload;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
-use rustls::RootCertStore;
 
 use super::platform::{Platform, Question};
 use crate::setting::Span;
@@ -187,12 +185,7 @@ impl Client {
             return Ok(http.clone());
         }
         let tls = if self.base.is_plain() {
-            // Never used; named so that a machine without certificate authorities can speak plain HTTP on loopback.
-            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .expect("the provider has suites for TLS 1.2 and 1.3")
-                .with_root_certificates(RootCertStore::empty())
-                .with_no_client_auth()
+            tls::trusting_nobody()
         } else {
             self.tls.load().map_err(|error| Failure::Tls(error.to_string()))?
         };

@@ -15,7 +15,6 @@ use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response};
-use rustls::RootCertStore;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -221,12 +220,7 @@ fn client(plan: &HttpPlan) -> Result<Client, Stop> {
     let tls = if plan.url.scheme() == "https" {
         plan.tls.load().map_err(|error| Stop::Tls { reason: error.to_string() })?
     } else {
-        // Never used; named so that a machine without certificate authorities can speak plain HTTP on loopback.
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has suites for TLS 1.2 and 1.3")
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth()
+        tls::trusting_nobody()
     };
     Client::builder()
         .tls_backend_preconfigured(tls)

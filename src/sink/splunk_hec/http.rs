@@ -6,17 +6,16 @@
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder, Response};
-use rustls::RootCertStore;
 
 use super::super::{Stop, root_cause};
 use super::{HecPlan, POSTS_MAX};
+use crate::tls;
 
 /// An answer as far as it can matter.
 pub(super) struct Reply {
@@ -30,12 +29,7 @@ pub(super) fn client(plan: &HecPlan) -> Result<Client, Stop> {
     let tls = if plan.endpoints.iter().any(|base| base.starts_with("https://")) {
         plan.tls.load().map_err(|error| Stop::Tls { reason: error.to_string() })?
     } else {
-        // Never used; named so that a machine without certificate authorities can speak plain HTTP on loopback.
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has suites for TLS 1.2 and 1.3")
-            .with_root_certificates(RootCertStore::empty())
-            .with_no_client_auth()
+        tls::trusting_nobody()
     };
     Client::builder()
         .tls_backend_preconfigured(tls)

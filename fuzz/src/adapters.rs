@@ -67,6 +67,7 @@ fn event(finding: Finding, provider: &str) -> Event {
         activity: Activity::Scan,
         standing: Standing::Latest,
         previous: None,
-        replay: false,
+        again: None,
+        corrects: None,
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::peers::{Hec, Kafka, Rsyslog, SyslogNg, parse_cef_lines};
 use crate::service::{Book, Message, PATIENCE, Sender, Site, wait_until};
+use crate::webhook::Receiver;
 
 /// What a name may be made of: controls, line ends, escapes of terminals, marks of direction, the delimiters of every format, what
 /// looks like a header, a field or a frame, and bytes that were no UTF-8.
@@ -146,6 +147,16 @@ fn message(number: usize, name: &str) -> Message {
     Message { id, body: body.to_string().into_bytes() }
 }
 
+/// Who receives.
+struct Peers {
+    kafka: Kafka,
+    hec: Hec,
+    rsyslog: Rsyslog,
+    syslog_ng: SyslogNg,
+    webhook: Receiver,
+    qradar: Receiver,
+}
+
 /// One output: its lines, each of one event.
 struct Output {
     sink: &'static str,
@@ -239,7 +250,8 @@ fn leef_event(line: &str) -> (String, String, BTreeSet<String>) {
 }
 
 /// The sinks: what the contract lists, in every format that it has.
-fn sinks(folder: &Path, kafka: &Kafka, hec: &Hec, rsyslog: &Rsyslog, syslog_ng: &SyslogNg) -> String {
+fn sinks(folder: &Path, peers: &Peers) -> String {
+    let Peers { kafka, hec, rsyslog, syslog_ng, webhook, qradar } = peers;
     let mut sinks = String::new();
     let mut sink = |name: &str, text: String| {
         write!(sinks, "[sinks.{name}]\nstart = \"earliest\"\n{text}\n").expect("memory takes every write");
@@ -256,6 +268,13 @@ fn sinks(folder: &Path, kafka: &Kafka, hec: &Hec, rsyslog: &Rsyslog, syslog_ng: 
         format!("type = \"splunk_hec\"\nendpoints = [{:?}]\ntokens = [{tokens:?}]\nindex = \"main\"", hec.url()),
     );
     sink("kafka", format!("type = \"kafka\"\nbrokers = [{:?}]\ntopic = \"verdicts\"", kafka.broker()));
+    let secret = folder.join("secret-of-the-webhook");
+    fs::write(&secret, "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").expect("written");
+    sink(
+        "webhook",
+        format!("type = \"http\"\nurl = \"http://{}\"\nsecrets = [\"file:{}\"]", webhook.address, secret.display()),
+    );
+    sink("qradar", format!("type = \"http\"\nprofile = \"qradar-http\"\nurl = \"http://{}\"", qradar.address));
     let mut syslog = |name: &str, address: String, more: &str| {
         sink(
             name,
@@ -281,13 +300,15 @@ fn sinks(folder: &Path, kafka: &Kafka, hec: &Hec, rsyslog: &Rsyslog, syslog_ng: 
     sinks
 }
 
-const ALL: [&str; 13] = [
+const ALL: [&str; 15] = [
     "local",
     "file-ecs",
     "file-cef",
     "file-leef",
     "hec",
     "kafka",
+    "webhook",
+    "qradar",
     "r-plain",
     "r-cee",
     "r-arcsight",
@@ -297,8 +318,8 @@ const ALL: [&str; 13] = [
     "n-sentinel",
 ];
 
-fn outputs(site: &Site, count: usize, peers: (&Kafka, &Hec, &Rsyslog, &SyslogNg)) -> Vec<Output> {
-    let (kafka, hec, rsyslog, syslog_ng) = peers;
+fn outputs(site: &Site, count: usize, peers: Peers) -> Vec<Output> {
+    let Peers { kafka, hec, rsyslog, syslog_ng, webhook, qradar } = peers;
     let file = |path: &Path| -> Vec<String> {
         fs::read_to_string(path).expect("UTF-8").split_terminator('\n').map(str::to_owned).collect()
     };
@@ -314,6 +335,11 @@ fn outputs(site: &Site, count: usize, peers: (&Kafka, &Hec, &Rsyslog, &SyslogNg)
     let text = |line: &Value, key: &str| line[key].as_str().expect("a text").to_owned();
     let of_kafka = kafka.read("verdicts", count).iter().map(|record| text(record, "value")).collect();
     all.push(Output { sink: "kafka", format: "ocsf", lines: of_kafka });
+    let of_webhook = webhook.stop().into_iter().map(|post| post.body).collect();
+    all.push(Output { sink: "webhook", format: "ocsf", lines: of_webhook });
+    let leef = |line: &str| line.split_once("LEEF:").map(|(_, leef)| format!("LEEF:{leef}")).expect("LEEF in a line");
+    let of_qradar = qradar.stop().iter().flat_map(|post| post.body.lines().map(leef).collect::<Vec<_>>()).collect();
+    all.push(Output { sink: "qradar", format: "leef", lines: of_qradar });
     let (at_rsyslog, at_syslog_ng) = (rsyslog.received(4 * count), syslog_ng.received(3 * count));
     assert_eq!((at_rsyslog.len(), at_syslog_ng.len()), (4 * count, 3 * count), "one frame an event");
     for (sink, format, received) in [
@@ -336,10 +362,17 @@ fn outputs(site: &Site, count: usize, peers: (&Kafka, &Hec, &Rsyslog, &SyslogNg)
 fn hostile_file_names_change_no_frame_no_key_and_no_value_in_any_sink_and_format() {
     let names = names();
     assert!(names.len() >= 300, "{}", names.len());
-    let (kafka, hec, rsyslog, syslog_ng) = (Kafka::start(), Hec::start(true), Rsyslog::start(), SyslogNg::start());
-    kafka.create_topic("verdicts", 1, &[]);
+    let peers = Peers {
+        kafka: Kafka::start(),
+        hec: Hec::start(true),
+        rsyslog: Rsyslog::start(),
+        syslog_ng: SyslogNg::start(),
+        webhook: Receiver::start(0, |_| (200, "")),
+        qradar: Receiver::start(0, |_| (200, "")),
+    };
+    peers.kafka.create_topic("verdicts", 1, &[]);
     let mut site = Site::new();
-    site.more = sinks(site.folder.path(), &kafka, &hec, &rsyslog, &syslog_ng);
+    site.more = sinks(site.folder.path(), &peers);
     let (service, book) = (site.start(), Book::default());
     let mut sender = Sender::connect(service.receiver).expect("connects");
     for (number, name) in names.iter().enumerate() {
@@ -348,7 +381,7 @@ fn hostile_file_names_change_no_frame_no_key_and_no_value_in_any_sink_and_format
     for sink in ALL {
         wait_until(sink, PATIENCE, || service.counts(sink).delivered == names.len() as u64);
     }
-    for output in outputs(&site, names.len(), (&kafka, &hec, &rsyslog, &syslog_ng)) {
+    for output in outputs(&site, names.len(), peers) {
         output.check(&names);
     }
     assert!(service.stop().0.success());

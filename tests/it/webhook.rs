@@ -180,18 +180,20 @@ fn arrived(posts: &[Post]) -> Arrived {
 
 /// One request.
 #[derive(Debug, Clone)]
-struct Post {
+pub struct Post {
     /// Names in lower case.
     headers: HashMap<String, String>,
-    body: String,
+    /// What was posted.
+    pub body: String,
 }
 
-/// What a receiver answers to a request: a status, or [`HANG_UP`], and further header lines.
+/// What a receiver answers to a request: a status, or `HANG_UP`, and further header lines.
 type Answers = dyn Fn(&Post) -> (u16, &'static str) + Send + Sync;
 
 /// A receiver that keeps what it answered with 2xx.
-struct Receiver {
-    address: SocketAddr,
+pub struct Receiver {
+    /// Where it listens.
+    pub address: SocketAddr,
     taken: Arc<Mutex<Vec<Post>>>,
     open: Arc<Mutex<Vec<TcpStream>>>,
     ends: Arc<AtomicBool>,
@@ -199,7 +201,8 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn start(port: u16, answers: impl Fn(&Post) -> (u16, &'static str) + Send + Sync + 'static) -> Self {
+    /// Starts one at this port, 0 for any, with these answers.
+    pub fn start(port: u16, answers: impl Fn(&Post) -> (u16, &'static str) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port");
         let address = listener.local_addr().expect("bound");
         let (taken, open, ends) =
@@ -221,7 +224,7 @@ impl Receiver {
     }
 
     /// Closes its port and all connections; what it took.
-    fn stop(mut self) -> Vec<Post> {
+    pub fn stop(mut self) -> Vec<Post> {
         self.ends.store(true, Ordering::Relaxed);
         drop(TcpStream::connect(self.address));
         self.thread.take().expect("it runs").join().expect("no panic");

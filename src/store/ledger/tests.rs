@@ -203,6 +203,25 @@ fn a_newer_format_is_refused_before_anything_is_touched() {
 }
 
 #[test]
+fn a_ledger_of_the_first_format_is_taken_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+    fill(&ledger, 2);
+    drop(ledger);
+    let connection = Connection::open(folder.path().join("ledger.db")).expect("opens");
+    connection.execute_batch("ALTER TABLE dead_letters DROP COLUMN attempt; DROP TABLE jobs;").expect("as it was");
+    connection.pragma_update(None, "user_version", 1).expect("written");
+    drop(connection);
+    for _ in 0..2 {
+        let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));
+        assert_eq!(positions(&ledger, 0), [1, 2]);
+        let reader = ledger.reader().expect("opens");
+        assert!(reader.dead_letters(None, 10).expect("readable").is_empty());
+        assert!(reader.jobs().expect("readable").is_empty());
+    }
+}
+
+#[test]
 fn retention_takes_settled_events_only() {
     let folder = tempfile::tempdir().expect("a folder");
     let ledger = Arc::new(Ledger::open(folder.path()).expect("opens"));

@@ -381,8 +381,9 @@ fn measure_ledger(folder: &std::path::Path) -> Result<(), Box<dyn Error>> {
                 let position = Position::new(1 + round * LEDGER_BATCH + number, 0);
                 let uid = Hash(sha2::Sha256::digest(position.0.to_le_bytes())[..16].try_into().expect("16 of 32"));
                 let subject = format!("file:{uid}{uid}");
-                transaction.claim(uid, position, event.received_at)?;
-                transaction.put_record(&subject, &event.source, position, event.received_at, &event.finding.verdict)?;
+                transaction.claim(uid, position)?;
+                let known = transaction.known(&subject, &event.source)?;
+                transaction.put_record(&known, position, &event.finding.verdict)?;
                 transaction.put_event(position, None, Event { uid, ..event.clone() })?;
             }
             Ok(())

@@ -117,7 +117,7 @@ impl Normalizer {
             // One after the other: a body of ten MiB may hold a hundred thousand findings, and only one such body is in memory.
             for record in &self.waiting {
                 self.apply(transaction, self.read(record), &mut tally)?;
-                transaction.set_sequence(record.sequence);
+                transaction.set_sequence(record.sequence, record.at);
                 done += 1;
                 if began.elapsed() > BATCH_TIME_MAX {
                     break;
@@ -377,7 +377,8 @@ fn apply_finding(
     let raw = message.raw.as_ref().expect("an adapter ran, or there would be no finding");
     let source = &message.source;
     let key = finding.subject.key();
-    let latest: Option<Latest> = transaction.record(&key, source)?;
+    let known = transaction.known(&key, source)?;
+    let latest: Option<Latest> = known.record();
     let uid = uid_of(source, &finding);
     let duplicate = match uid {
         Some(uid) => transaction.position_of(uid)?.is_some(),
@@ -395,11 +396,11 @@ fn apply_finding(
     let candidate = Candidate { finding: &finding, auth: raw.auth, received_at: message.received_at, position, uid };
     let ranked = ranking::rank(latest.as_ref(), &candidate);
     if let Some(record) = &ranked.record {
-        transaction.put_record(&key, source, position, message.received_at, record)?;
+        transaction.put_record(&known, position, record)?;
     }
     tally.delivery(source, "normalized");
     tally.verdicts.push((source.clone(), finding.verdict.word()));
-    transaction.claim(uid, position, message.received_at)?;
+    transaction.claim(uid, position)?;
     let event = Event {
         uid,
         source: source.clone(),

@@ -115,6 +115,7 @@ fn fill_from(ledger: &Ledger, first: u8, last: u8, clean: &HashSet<u8>) {
                 let event = Event { uid: Hash([number; 16]), ..sample::event(verdict) };
                 transaction.put_event(Position::new(number.into(), 0), None, event)?;
             }
+            transaction.set_sequence(last.into(), Timestamp::from_second(1_774_267_200).expect("in range"));
             Ok(())
         })
         .expect("committed");

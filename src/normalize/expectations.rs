@@ -32,7 +32,7 @@ fn was_met(
     at: Timestamp,
 ) -> Result<bool, LedgerError> {
     let Wanted::Sha256(hash) = wanted else { return Ok(false) };
-    let latest: Option<Record> = transaction.record(&format!("file:{hash}"), source)?;
+    let latest: Option<Record> = transaction.known(&format!("file:{hash}"), source)?.record();
     Ok(latest.is_some_and(|latest| at.duration_since(latest.received_at) <= OVERTAKEN))
 }
 

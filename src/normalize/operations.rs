@@ -297,16 +297,17 @@ fn correct(
 ) -> Result<(), LedgerError> {
     let source = &message.source;
     let key = finding.subject.key();
-    let latest: Option<Latest> = transaction.record(&key, source)?;
+    let known = transaction.known(&key, source)?;
+    let latest: Option<Latest> = known.record();
     let candidate = Candidate { finding: &finding, auth: first.auth, received_at: message.received_at, position, uid };
     let ranked = match &latest {
         Some(latest) if latest.uid == first.uid => ranking::correct(latest, &candidate),
         latest => ranking::rank(latest.as_ref(), &candidate),
     };
     if let Some(record) = &ranked.record {
-        transaction.put_record(&key, source, position, message.received_at, record)?;
+        transaction.put_record(&known, position, record)?;
     }
-    transaction.claim(uid, position, message.received_at)?;
+    transaction.claim(uid, position)?;
     let event = Event {
         uid,
         effective_at: ranked.effective_at,

@@ -229,8 +229,8 @@ async fn no_poisoning_hides_the_malicious_event_from_a_sink_or_softens_what_stan
             events.iter().find(|event| event.finding.verdict == Verdict::Malicious && event.auth == Auth::Signature);
         let told = told.unwrap_or_else(|| panic!("{name}: no sink hears of it"));
         assert_eq!(told.standing, Standing::Latest, "{name}");
-        let record =
-            |transaction: &mut Transaction<'_>| transaction.record::<Latest>(&told.finding.subject.key(), &source());
+        let (key, source) = (told.finding.subject.key(), source());
+        let record = |transaction: &mut Transaction<'_>| Ok(transaction.known(&key, &source)?.record::<Latest>());
         let record = bench.ledger.transact(record).expect("readable").expect("kept");
         assert_eq!(record.verdict, Verdict::Malicious, "{name}");
         assert!(record.finding_open, "{name}");

@@ -186,7 +186,8 @@ async fn expect(ops: &Ops, source: &Name, sha256: Sha256, analysis_id: Option<&s
 /// The verdict of this source that stands for the file; none that says nothing.
 async fn verdict_of(ops: &Ops, source: &Name, sha256: Sha256) -> Option<Verdict> {
     let (ledger, source) = (ops.ledger.clone(), source.clone());
-    let read = move || ledger.transact(|transaction| transaction.record::<Record>(&format!("file:{sha256}"), &source));
+    let subject = format!("file:{sha256}");
+    let read = move || ledger.transact(|transaction| Ok(transaction.known(&subject, &source)?.record::<Record>()));
     // A ledger that cannot be read knows nothing.
     let record = spawn_blocking(read).await.ok()?.ok()??;
     (!matches!(record.verdict, Verdict::Unknown | Verdict::Error)).then_some(record.verdict)

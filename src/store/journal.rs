@@ -11,11 +11,13 @@
 //!
 //! Not here: the bytes of a frame (`segment`), what a record means (`normalize`).
 
+mod answers;
 pub mod offline;
 mod reader;
 mod segment;
 mod writer;
 
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,11 +26,13 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use crate::store::{AppendError, Appended, Draft, Journal};
 
+use answers::Waiting;
 pub use reader::{Reader, Tally};
 use segment::{Opened, Segment, Torn};
 use writer::{Pending, Writer};
@@ -52,7 +56,7 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// The journal on disk.
 #[derive(Debug)]
 pub struct DiskJournal {
-    queue: SyncSender<Pending<oneshot::Sender<Result<Appended, AppendError>>>>,
+    queue: SyncSender<Pending<Waiting>>,
     queued_bytes: Arc<AtomicUsize>,
     shared: Arc<Shared>,
     segment_bytes: u64,
@@ -65,6 +69,8 @@ struct Shared {
     segments: Mutex<Vec<Segment>>,
     /// Sequence of the last durable record.
     durable: watch::Sender<u64>,
+    /// The latest durable groups.
+    recent: Mutex<Recent>,
     /// Set while undelivered data has reached the cap, or the disk is full: appends are refused.
     full: AtomicBool,
     /// Set while there is no space to prepare the next segment.
@@ -83,7 +89,52 @@ impl Shared {
         // A panic of another holder leaves the list whole: it is only ever pushed to, popped from or updated in one field.
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        // The same: a group more or less only costs a read from the file.
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
+
+/// The latest durable groups, so that a reader who keeps up reads nothing back from the disk.
+#[derive(Debug, Default)]
+struct Recent {
+    /// Oldest first; none before there is a reader.
+    groups: VecDeque<Group>,
+    bytes: usize,
+    is_wanted: bool,
+}
+
+/// Whole frames as they stand in the file, from a place on.
+#[derive(Debug, Clone)]
+struct Group {
+    /// The first sequence of the segment, which tells segments apart.
+    segment: u64,
+    at: u64,
+    frames: Bytes,
+}
+
+impl Recent {
+    fn push(&mut self, group: Group) {
+        self.bytes += group.frames.len();
+        self.groups.push_back(group);
+        while self.bytes > RECENT_BYTES_MAX
+            && let Some(oldest) = self.groups.pop_front()
+        {
+            self.bytes -= oldest.frames.len();
+        }
+    }
+
+    /// The group that the frame at this place stands in.
+    fn find(&self, segment: u64, at: u64) -> Option<Group> {
+        let holds =
+            |group: &&Group| group.segment == segment && group.at <= at && at < group.at + group.frames.len() as u64;
+        self.groups.iter().rev().find(holds).cloned()
+    }
+}
+
+/// Bytes of groups kept in memory for readers: what comes in while normalize works on one batch.
+const RECENT_BYTES_MAX: usize = 8 << 20;
 
 impl DiskJournal {
     /// Opens the journal, or begins one, and starts its writer. Damage is counted and set aside; only a folder that cannot be read or written fails.
@@ -94,6 +145,7 @@ impl DiskJournal {
         let shared = Arc::new(Shared {
             segments: Mutex::new(segments),
             durable: watch::Sender::new(last),
+            recent: Mutex::default(),
             full: AtomicBool::new(false),
             short: AtomicBool::new(false),
             starved: watch::Sender::new(false),
@@ -121,6 +173,7 @@ impl DiskJournal {
 
     /// A reader that begins after `sequence`.
     pub fn reader(&self, sequence: u64) -> Reader {
+        self.shared.recent().is_wanted = true;
         Reader::new(self.shared.clone(), sequence)
     }
 
@@ -185,14 +238,14 @@ impl Journal for DiskJournal {
             return Err(AppendError::Full);
         }
         let bytes = usize::try_from(segment::frame_bytes(&draft)).map_err(|_| AppendError::TooLarge)?;
-        if bytes as u64 > self.segment_bytes - segment::FRAMES_AT - segment::TAIL_BYTES {
+        if bytes as u64 > segment::frames_end(self.segment_bytes) - segment::FRAMES_AT {
             return Err(AppendError::TooLarge);
         }
         if self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) > QUEUE_BYTES_MAX {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(AppendError::Busy);
         }
-        let (answer, answered) = oneshot::channel();
+        let (answer, answered) = Waiting::here();
         if let Err(refused) = self.queue.try_send(Pending { draft, bytes, answer }) {
             self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             return Err(match refused {
@@ -255,7 +308,7 @@ fn open_segments(folder: &Path) -> io::Result<Found> {
         if let Some(torn) = torn {
             found.damaged += torn.records;
             found.lost_after(segment.sequence_last, segment.header.bytes - segment.end);
-            keep_torn(&path, &file, torn);
+            keep_torn(&path, torn);
         }
         if last.as_ref() == Some(&path) && !sealed && torn.is_none() {
             found.active = Some(file);
@@ -268,8 +321,8 @@ fn open_segments(folder: &Path) -> io::Result<Found> {
 }
 
 /// A write that a crash cut short was acknowledged to nobody; damage may have been. Nothing tells them apart.
-fn keep_torn(path: &Path, file: &File, Torn { from, to, records }: Torn) {
-    let kept = segment::keep(path, file, from, to).map(|kept| kept.display().to_string());
+fn keep_torn(path: &Path, Torn { from, to, records }: Torn) {
+    let kept = segment::keep(path, from, to).map(|kept| kept.display().to_string());
     let kept = kept.unwrap_or_else(|error| format!("nowhere ({error})"));
     tracing::error!(
         segment = %path.display(), from, to, records,

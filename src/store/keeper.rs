@@ -251,7 +251,7 @@ mod tests {
                 event.finding.reason = Some("x".repeat(8000));
                 transaction.put_event(Position::new(number, 0), None, event)?;
             }
-            transaction.set_sequence(count);
+            transaction.set_sequence(count, now + Duration::from_millis(count));
             Ok(())
         };
         ledger.transact(put).expect("committed");

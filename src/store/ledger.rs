@@ -13,6 +13,7 @@ pub mod offline;
 mod places;
 mod reader;
 mod rows;
+mod times;
 mod transaction;
 
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ use crate::event::{Event, Name, Position};
 pub use fetches::{EXPECTATIONS_MAX, Expected, FETCHES_MAX, Fetch, Put};
 pub use jobs::{Job, JobState, Work};
 use mirror::Mirror;
+pub use places::Known;
 use places::Places;
 pub use reader::Reader;
 use reader::read_cursors;
@@ -159,7 +161,7 @@ const TAIL_MAX: usize = 4096;
 /// Bytes of their rows together: one event may have some 80 KB, and the process has to stay small.
 const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Version of the tables. A newer one is refused before anything is touched.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// SQLite before this loses data when two connections checkpoint at once (sqlite.org/wal.html, "WAL reset bug").
 const SQLITE_MIN: i32 = 3_051_003;
 
@@ -167,8 +169,8 @@ const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (
     position INTEGER PRIMARY KEY, ordinal INTEGER NOT NULL, sink TEXT, at INTEGER NOT NULL, crc INTEGER NOT NULL, event BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS dedup (position INTEGER PRIMARY KEY, at INTEGER NOT NULL, uid BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS latest (position INTEGER PRIMARY KEY, at INTEGER NOT NULL, key INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS dedup (position INTEGER PRIMARY KEY, uid BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS latest (position INTEGER PRIMARY KEY, key INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS records (
     position INTEGER PRIMARY KEY, subject TEXT NOT NULL, source TEXT NOT NULL, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS cursors (sink TEXT PRIMARY KEY, cursor BLOB NOT NULL) WITHOUT ROWID;
@@ -176,9 +178,6 @@ CREATE TABLE IF NOT EXISTS dead_letters (
     id TEXT PRIMARY KEY, stage TEXT NOT NULL, sink TEXT, source TEXT NOT NULL, position INTEGER NOT NULL, reason TEXT NOT NULL,
     attempts INTEGER NOT NULL, first_at INTEGER NOT NULL, last_at INTEGER NOT NULL, crc INTEGER NOT NULL, raw BLOB NOT NULL,
     attempt INTEGER);
-CREATE INDEX IF NOT EXISTS events_at ON events (at);
-CREATE INDEX IF NOT EXISTS dedup_at ON dedup (at);
-CREATE INDEX IF NOT EXISTS latest_at ON latest (at);
 CREATE INDEX IF NOT EXISTS dead_letters_last_at ON dead_letters (last_at);
 CREATE INDEX IF NOT EXISTS dead_letters_size ON dead_letters (stage, sink, length(raw));
 ";
@@ -224,8 +223,12 @@ impl Ledger {
         connection.execute_batch(TABLES)?;
         connection.execute_batch(fetches::TABLES)?;
         connection.execute_batch(jobs::TABLES)?;
+        connection.execute_batch(times::TABLES)?;
         if format == 1 {
             connection.execute_batch("ALTER TABLE dead_letters ADD COLUMN attempt INTEGER")?;
+        }
+        if format == 1 || format == 2 {
+            connection.execute_batch(times::TAKE_UP)?;
         }
         // A start on a full disk writes nothing that is there already.
         if format != FORMAT {

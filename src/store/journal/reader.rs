@@ -42,7 +42,7 @@ impl Open {
     /// Keeps the damaged bytes for a person to look at. Where that fails, on a full disk say, reading goes on all the same.
     fn set_aside(&self, from: u64, to: u64) {
         let path = &self.segment.path;
-        match segment::keep(path, &self.file, from, to) {
+        match segment::keep(path, from, to) {
             Ok(kept) => tracing::error!(
                 segment = %path.display(), from, to,
                 "bytes {from} to {to} of {} hold no readable record, kept in {}", path.display(), kept.display()
@@ -122,7 +122,7 @@ impl Reader {
                 let open = self.open.as_mut().expect("it is the same segment");
                 open.segment = segment;
             } else {
-                match File::open(&segment.path) {
+                match segment::open_to_read(&segment.path) {
                     Ok(file) => {
                         let found = segment.header.sequence_first.saturating_sub(1);
                         self.open = Some(Open { segment, file, scan: Scan::new(FRAMES_AT), found, damage: false });
@@ -134,11 +134,22 @@ impl Reader {
             }
             let open = self.open.as_ref().expect("just set");
             if open.scan.at < open.segment.end {
-                return Ok(self.open.as_mut());
+                return Ok(self.loaded());
             }
             if self.shared.segments().last().is_none_or(|last| last.path == open.segment.path) {
                 return Ok(None);
             }
         }
+    }
+
+    /// What is open, with its next frame out of memory where the writer still has it there.
+    fn loaded(&mut self) -> Option<&mut Open> {
+        let open = self.open.as_mut()?;
+        if open.scan.is_empty()
+            && let Some(group) = self.shared.recent().find(open.segment.header.sequence_first, open.scan.at)
+        {
+            open.scan.offer(group.at, group.frames);
+        }
+        Some(open)
     }
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 
 use crate::event::Name;
 use crate::store::{Draft, Kind, Record};
@@ -22,6 +23,10 @@ pub(super) const FRAMES_AT: u64 = 4096;
 /// Bytes at the end of the file that belong to the second header and the footer.
 pub(super) const TAIL_BYTES: u64 = 128;
 const FOOTER: usize = 64;
+/// Page of the page cache, and at least the block of every disk: groups of frames are written in whole ones.
+pub(super) const PAGE: u64 = PAGE_BYTES as u64;
+/// The same as a size in memory.
+pub(super) const PAGE_BYTES: usize = 4096;
 /// Frames begin at multiples of this, which bounds the scan for the next one after damage.
 const ALIGN: u64 = 8;
 const HEADER_BYTES: usize = 48;
@@ -112,6 +117,11 @@ pub(super) const fn records_max(bytes: u64) -> u64 {
     bytes / FRAME_BYTES as u64
 }
 
+/// Where the frames of a file of this size end at the latest: the last page belongs to the second header and the footer.
+pub(super) const fn frames_end(bytes: u64) -> u64 {
+    (bytes - TAIL_BYTES) / PAGE * PAGE
+}
+
 /// Appends the frame of `draft` to `out`, which will stand at `at` in the segment.
 pub(super) fn write_frame(out: &mut Vec<u8>, at: u64, salt: u32, sequence: u64, draft: &Draft) {
     let seed = seed(salt, at + out.len() as u64);
@@ -188,6 +198,12 @@ fn read_frame(bytes: &Bytes, seed: u32, limit: u64) -> Result<Found, Short> {
         }
         _ => Found::DamagedBody { next: total },
     })
+}
+
+/// Opens a segment for reading whole pages past the page cache, which nobody reads twice. Not every file system can do that.
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    let direct = File::options().read(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path);
+    direct.and_then(|file| Scan::new(0).load(&file, 0, PAGE, PAGE).map(|()| file)).or_else(|_| File::open(path))
 }
 
 /// Marks the segment as complete, so that opening it needs no scan. The caller syncs.
@@ -290,7 +306,8 @@ pub(super) fn complete(file: &File, segment: &Segment) -> io::Result<()> {
 }
 
 /// Copies the bytes from `from` to `to` into a file of their own, for a person to look at.
-pub(super) fn keep(segment: &Path, file: &File, from: u64, to: u64) -> io::Result<PathBuf> {
+pub(super) fn keep(segment: &Path, from: u64, to: u64) -> io::Result<PathBuf> {
+    let file = File::open(segment)?;
     let name = segment.with_extension(format!("{from}.damaged"));
     // What was kept by an earlier start is the same bytes.
     let copy = File::options().write(true).create(true).truncate(true).mode(0o600).open(&name)?;
@@ -346,6 +363,16 @@ impl Scan {
         Self { at, window: Bytes::new(), window_at: 0 }
     }
 
+    /// Whether the next frame has yet to be read from the file.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.at < self.window_at || self.at >= self.window_at + self.window.len() as u64
+    }
+
+    /// Takes bytes of the file that someone has in memory, whole frames from `at` on, instead of reading them.
+    pub(super) fn offer(&mut self, at: u64, bytes: Bytes) {
+        (self.window_at, self.window) = (at, bytes);
+    }
+
     /// The next record or stretch of damage before `limit`; none at the limit.
     pub(super) fn next(&mut self, file: &File, salt: u32, limit: u64) -> io::Result<Option<Step>> {
         let from = self.at;
@@ -398,10 +425,22 @@ impl Scan {
         if at >= self.window_at && (at + want <= window_end || window_end >= limit && at < limit) {
             return Ok(());
         }
-        let bytes = (limit - at).min(WINDOW_BYTES.max(want));
-        let mut buffer = vec![0; usize::try_from(bytes).expect("a segment fits into memory")];
-        file.read_exact_at(&mut buffer, at)?;
-        self.window = buffer.into();
+        // Whole pages into aligned memory, as reading past the page cache wants it.
+        let from = at / PAGE * PAGE;
+        let needed = usize::try_from((limit - from).min(WINDOW_BYTES.max(at - from + want)))
+            .expect("a segment fits into memory");
+        let mut memory = vec![0; needed.next_multiple_of(PAGE_BYTES) + PAGE_BYTES];
+        let begin = memory.as_ptr().align_offset(PAGE_BYTES);
+        let mut read = 0;
+        while read < needed {
+            let rest = &mut memory[begin + read..][..needed.next_multiple_of(PAGE_BYTES) - read];
+            match file.read_at(rest, from + read as u64)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                more => read += more,
+            }
+        }
+        let skipped = usize::try_from(at - from).expect("less than a page");
+        self.window = Bytes::from(memory).slice(begin + skipped..begin + needed);
         self.window_at = at;
         Ok(())
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::segment::{FRAMES_AT, Scan, Step};
-use super::writer::{Answer, Log, Pending, Repeats, commit};
+use super::writer::{Answer, Log, Outcome, Pending, Repeats, commit};
 use super::*;
 use crate::event::Name;
 use crate::store::{Kind, Record};
@@ -305,8 +305,10 @@ fn no_schedule_lets_an_answer_or_a_reader_overtake_the_sync() {
     }
     struct Client(mpsc::Sender<Appended>);
     impl Answer for Client {
-        fn answer(self, result: Result<Appended, AppendError>) {
-            self.0.send(result.expect("memory does not fail")).expect("the client waits");
+        fn answer(group: Vec<(Self, Outcome)>) {
+            for (client, outcome) in group {
+                client.0.send(outcome.expect("memory does not fail")).expect("the client waits");
+            }
         }
     }
 

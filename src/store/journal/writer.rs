@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use rustix::fs::OFlags;
-use tokio::sync::oneshot;
 
-use super::segment::{self, FRAMES_AT, Header, Segment, TAIL_BYTES};
-use super::{Shared, sync_folder};
+use super::answers::Waiting;
+use super::segment::{self, FRAMES_AT, Header, PAGE, PAGE_BYTES, Segment};
+use super::{Group, Shared, sync_folder};
 use crate::event::Name;
 use crate::store::folder::Space;
 use crate::store::{AppendError, Appended, Draft};
@@ -45,16 +46,12 @@ pub(super) struct Pending<A> {
     pub(super) answer: A,
 }
 
-/// How a group's requests are answered. A trait only so that the group commit can be run under every thread schedule.
-pub(super) trait Answer {
-    fn answer(self, result: Result<Appended, AppendError>);
-}
+/// What a request is told.
+pub(super) type Outcome = Result<Appended, AppendError>;
 
-impl Answer for oneshot::Sender<Result<Appended, AppendError>> {
-    fn answer(self, result: Result<Appended, AppendError>) {
-        // A client that went away does not undo the write.
-        let _gone = self.send(result);
-    }
+/// How a group's requests are answered. A trait only so that the group commit can be run under every thread schedule.
+pub(super) trait Answer: Sized {
+    fn answer(group: Vec<(Self, Outcome)>);
 }
 
 /// Where a group goes: written and synced before it becomes visible.
@@ -70,16 +67,17 @@ pub(super) fn commit<A: Answer>(log: &mut impl Log, repeats: &mut Repeats, group
     // For each request: the place in `drafts` that its answer comes from, or the sequence it repeats.
     let mut drafts: Vec<&Draft> = Vec::with_capacity(group.len());
     let mut places = Vec::with_capacity(group.len());
-    let mut fresh: HashMap<(&Name, [u8; 16]), usize> = HashMap::new();
+    let mut fresh: HashMap<Repeat, usize> = HashMap::with_capacity(group.len());
     for Pending { draft, .. } in &group {
-        let known = draft.repeat.and_then(|repeat| repeats.sequence(&draft.source, repeat));
-        let twin = draft.repeat.and_then(|repeat| fresh.get(&(&draft.source, repeat)).copied());
+        let repeat = draft.repeat.map(|repeat| repeats.key(&draft.source, repeat));
+        let known = repeat.and_then(|repeat| repeats.sequences.get(&repeat).copied());
+        let twin = repeat.and_then(|repeat| fresh.get(&repeat).copied());
         let place = match (known, twin) {
             (Some(sequence), _) => Place::Known(sequence),
             (None, Some(index)) => Place::Repeats(index),
             (None, None) => {
-                if let Some(repeat) = draft.repeat {
-                    fresh.insert((&draft.source, repeat), drafts.len());
+                if let Some(repeat) = repeat {
+                    fresh.insert(repeat, drafts.len());
                 }
                 drafts.push(draft);
                 Place::Written(drafts.len() - 1)
@@ -88,23 +86,19 @@ pub(super) fn commit<A: Answer>(log: &mut impl Log, repeats: &mut Repeats, group
         places.push(place);
     }
     let stored = if drafts.is_empty() { Ok(Vec::new()) } else { log.store(&drafts) };
-    if stored.is_ok() {
+    if let Ok(sequences) = &stored {
         log.publish();
+        for (repeat, index) in fresh {
+            repeats.remember(repeat, sequences[index]);
+        }
     }
-    for (Pending { draft, answer, .. }, place) in group.into_iter().zip(places) {
-        let result = match (place, &stored) {
-            (Place::Known(sequence), _) => Ok(Appended { sequence, repeat: true }),
-            (Place::Repeats(index), Ok(sequences)) => Ok(Appended { sequence: sequences[index], repeat: true }),
-            (Place::Written(index), Ok(sequences)) => {
-                if let Some(repeat) = draft.repeat {
-                    repeats.remember(draft.source, repeat, sequences[index]);
-                }
-                Ok(Appended { sequence: sequences[index], repeat: false })
-            }
-            (_, Err(error)) => Err(*error),
-        };
-        answer.answer(result);
-    }
+    let outcome = |place| match (place, &stored) {
+        (Place::Known(sequence), _) => Ok(Appended { sequence, repeat: true }),
+        (Place::Repeats(index), Ok(sequences)) => Ok(Appended { sequence: sequences[index], repeat: true }),
+        (Place::Written(index), Ok(sequences)) => Ok(Appended { sequence: sequences[index], repeat: false }),
+        (_, Err(error)) => Err(*error),
+    };
+    A::answer(group.into_iter().zip(places).map(|(Pending { answer, .. }, place)| (answer, outcome(place))).collect());
 }
 
 enum Place {
@@ -119,23 +113,33 @@ enum Place {
 /// The proof values of the latest durable records.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    sequences: HashMap<(Name, [u8; 16]), u64>,
-    order: VecDeque<(Name, [u8; 16])>,
+    /// Each source by a number: names are shared with the threads that receive, and counting their references costs more than all else here.
+    sources: HashMap<Name, u32>,
+    sequences: HashMap<Repeat, u64>,
+    order: VecDeque<Repeat>,
 }
 
+/// A source, and a proof value of it.
+type Repeat = (u32, [u8; 16]);
+
 impl Repeats {
-    fn sequence(&self, source: &Name, repeat: [u8; 16]) -> Option<u64> {
-        self.sequences.get(&(source.clone(), repeat)).copied()
+    fn key(&mut self, source: &Name, repeat: [u8; 16]) -> Repeat {
+        if let Some(number) = self.sources.get(source) {
+            return (*number, repeat);
+        }
+        let number = u32::try_from(self.sources.len()).expect("there are not that many sources");
+        self.sources.insert(source.clone(), number);
+        (number, repeat)
     }
 
-    fn remember(&mut self, source: Name, repeat: [u8; 16], sequence: u64) {
+    fn remember(&mut self, repeat: Repeat, sequence: u64) {
         if self.order.len() == REPEATS_MAX
             && let Some(oldest) = self.order.pop_front()
         {
             self.sequences.remove(&oldest);
         }
-        self.order.push_back((source.clone(), repeat));
-        self.sequences.insert((source, repeat), sequence);
+        self.order.push_back(repeat);
+        self.sequences.insert(repeat, sequence);
     }
 }
 
@@ -149,16 +153,40 @@ pub(super) struct Writer {
     sequence_next: u64,
     /// Asks for the next prepared file, and takes it.
     prepare: SyncSender<()>,
-    prepared: Receiver<io::Result<(PathBuf, File)>>,
+    prepared: Receiver<io::Result<Prepared>>,
     buffer: Vec<u8>,
     /// What the last `store` made durable, for `publish`.
-    stored: Vec<Segment>,
+    stored: Vec<(Segment, Option<Group>)>,
 }
 
+/// A file full of zeros that will be a segment.
+#[derive(Debug)]
+struct Prepared {
+    path: PathBuf,
+    file: File,
+    pages: File,
+}
+
+/// The segment being written.
 #[derive(Debug)]
 struct Active {
-    file: File,
     segment: Segment,
+    /// For header and footer.
+    file: File,
+    /// The same file, for whole pages; past the page cache where the file system can do that.
+    pages: File,
+    /// The bytes of frames in the page that `segment.end` stands in. The next group writes them once more, unchanged.
+    partial: Vec<u8>,
+}
+
+impl Active {
+    /// Goes on with a segment of an earlier start.
+    fn resume(file: File, segment: Segment) -> io::Result<Self> {
+        let mut partial = vec![0; usize::try_from(segment.end % PAGE).expect("less than a page")];
+        file.read_exact_at(&mut partial, segment.end / PAGE * PAGE)?;
+        let pages = open_direct(&segment.path).or_else(|_| file.try_clone())?;
+        Ok(Self { segment, file, pages, partial })
+    }
 }
 
 impl Writer {
@@ -168,9 +196,12 @@ impl Writer {
         active: Option<File>,
         sequence_next: u64,
     ) -> io::Result<Self> {
-        let active = active.map(|file| {
+        let active = active.and_then(|file| {
             let segment = shared.segments().last().cloned().expect("an open file belongs to the last segment");
-            Active { file, segment }
+            let resumed = Active::resume(file, segment);
+            resumed
+                .inspect_err(|error| tracing::warn!(%error, "the last segment cannot be written on, a new one begins"))
+                .ok()
         });
         let (prepare, orders) = std::sync::mpsc::sync_channel(1);
         let (deliver, prepared) = std::sync::mpsc::sync_channel(1);
@@ -186,17 +217,13 @@ impl Writer {
             sequence_next,
             prepare,
             prepared,
-            buffer: Vec::with_capacity(GROUP_BYTES_MAX),
+            buffer: Vec::new(),
             stored: Vec::new(),
         })
     }
 
     /// Takes what is queued, commits it, and so on until the last handle of the journal is gone.
-    pub(super) fn run(
-        mut self,
-        requests: &Receiver<Pending<oneshot::Sender<Result<Appended, AppendError>>>>,
-        queued_bytes: &AtomicUsize,
-    ) {
+    pub(super) fn run(mut self, requests: &Receiver<Pending<Waiting>>, queued_bytes: &AtomicUsize) {
         let mut repeats = Repeats::default();
         while let Ok(first) = requests.recv() {
             let mut bytes = first.bytes;
@@ -216,41 +243,59 @@ impl Writer {
         self.stored.clear();
         let mut sequences = Vec::with_capacity(drafts.len());
         let mut rest = drafts;
-        while !rest.is_empty() {
-            let mut active = self.take_active(segment::frame_bytes(rest[0]))?;
-            let room = active.segment.bytes - TAIL_BYTES - active.segment.end;
-            self.buffer.clear();
-            let mut taken = 0;
-            for draft in rest {
-                if self.buffer.len() as u64 + segment::frame_bytes(draft) > room {
-                    break;
-                }
-                let Segment { end, header, .. } = active.segment;
-                segment::write_frame(&mut self.buffer, end, header.salt, self.sequence_next, draft);
-                active.segment.sequence_last = self.sequence_next;
-                active.segment.last_at = draft.at;
-                sequences.push(self.sequence_next);
-                self.sequence_next += 1;
-                taken += 1;
-            }
-            rest = &rest[taken..];
-            let end = active.segment.end + self.buffer.len() as u64;
+        while let Some(first) = rest.first() {
+            let mut active = self.take_active(segment::frame_bytes(first))?;
+            let (group, later) = rest.split_at(fitting(rest, &active.segment));
+            let sequence_first = self.sequence_next;
+            let begin = self.lay_out(&mut active, group);
+            sequences.extend(sequence_first..self.sequence_next);
+            let frames_end = self.buffer.len();
             // To the end of the page: of a page that is written whole, nothing has to be read from the disk first.
-            let padded = end.next_multiple_of(PAGE as u64).min(active.segment.bytes - TAIL_BYTES).max(end);
-            self.buffer.resize(usize::try_from(padded - active.segment.end).expect("a group fits memory"), 0);
-            active.file.write_all_at(&self.buffer, active.segment.end)?;
-            active.file.sync_data()?;
-            active.segment.end = end;
-            self.stored.push(active.segment.clone());
+            self.buffer.resize(begin + (frames_end - begin).next_multiple_of(PAGE_BYTES), 0);
+            let at = active.segment.end - active.partial.len() as u64;
+            active.pages.write_all_at(&self.buffer[begin..], at)?;
+            active.pages.sync_data()?;
+            let bytes = frames_end - begin;
+            active.segment.end = at + bytes as u64;
+            active.partial.clear();
+            active.partial.extend_from_slice(&self.buffer[frames_end - bytes % PAGE_BYTES..frames_end]);
+            let kept = self.shared.recent().is_wanted.then(|| {
+                let frames = Bytes::from(std::mem::take(&mut self.buffer)).slice(begin..frames_end);
+                Group { segment: active.segment.header.sequence_first, at, frames }
+            });
+            self.stored.push((active.segment.clone(), kept));
             self.active = Some(active);
+            rest = later;
         }
         Ok(sequences)
+    }
+
+    /// Puts the frames into `buffer`, from the beginning of the page on that they begin in, and gives the place of that page there:
+    /// an aligned address, as writing past the page cache wants it.
+    fn lay_out(&mut self, active: &mut Active, drafts: &[&Draft]) -> usize {
+        let Segment { end, header, .. } = active.segment;
+        let bytes: u64 = drafts.iter().map(|draft| segment::frame_bytes(draft)).sum();
+        self.buffer.clear();
+        // Room for all of it, so that it does not move again.
+        self.buffer.reserve(usize::try_from(bytes).expect("a group fits memory") + 3 * PAGE_BYTES);
+        let begin = self.buffer.as_ptr().align_offset(PAGE_BYTES);
+        self.buffer.resize(begin, 0);
+        self.buffer.extend_from_slice(&active.partial);
+        let base = end - self.buffer.len() as u64;
+        for draft in drafts {
+            segment::write_frame(&mut self.buffer, base, header.salt, self.sequence_next, draft);
+            active.segment.sequence_last = self.sequence_next;
+            active.segment.last_at = draft.at;
+            // Used up, even if the write fails.
+            self.sequence_next += 1;
+        }
+        begin
     }
 
     /// The active segment, out of `self` so that an error on the way loses it; a new one if it has no room for `bytes`.
     fn take_active(&mut self, bytes: u64) -> io::Result<Active> {
         if let Some(active) = self.active.take() {
-            if active.segment.end + bytes <= active.segment.bytes - TAIL_BYTES {
+            if active.segment.end + bytes <= segment::frames_end(active.segment.bytes) {
                 return Ok(active);
             }
             segment::write_footer(&active.file, &active.segment)?;
@@ -262,7 +307,7 @@ impl Writer {
     /// Turns the prepared file into the active segment, durably, and orders the next one.
     fn begin_segment(&mut self) -> io::Result<Active> {
         let gone = || io::Error::other("the preparing thread is gone");
-        let (path, file) = loop {
+        let Prepared { path, file, pages } = loop {
             match self.prepared.recv_timeout(SPACE_ASKED_AFTER) {
                 Ok(prepared) => break prepared?,
                 Err(RecvTimeoutError::Disconnected) => return Err(gone()),
@@ -292,8 +337,19 @@ impl Writer {
             last_at: header.created_at,
             bytes,
         };
-        Ok(Active { file, segment })
+        Ok(Active { segment, file, pages, partial: Vec::new() })
     }
+}
+
+/// How many of the drafts the segment has room for.
+fn fitting(drafts: &[&Draft], segment: &Segment) -> usize {
+    let mut room = segment::frames_end(segment.bytes).saturating_sub(segment.end);
+    let fits = |draft: &&&Draft| {
+        let left = room.checked_sub(segment::frame_bytes(draft));
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    drafts.iter().take_while(fits).count()
 }
 
 impl Log for Writer {
@@ -320,7 +376,10 @@ impl Log for Writer {
 
     fn publish(&mut self) {
         let mut segments = self.shared.segments();
-        for segment in self.stored.drain(..) {
+        for (segment, group) in self.stored.drain(..) {
+            if let Some(group) = group {
+                self.shared.recent().push(group);
+            }
             match segments.last_mut() {
                 Some(last) if last.path == segment.path => *last = segment,
                 _ => segments.push(segment),
@@ -332,12 +391,7 @@ impl Log for Writer {
 }
 
 /// Prepares one file an order, and goes on trying where it can't.
-fn prepare_files(
-    shared: &Shared,
-    bytes: u64,
-    orders: &Receiver<()>,
-    prepared: &SyncSender<io::Result<(PathBuf, File)>>,
-) {
+fn prepare_files(shared: &Shared, bytes: u64, orders: &Receiver<()>, prepared: &SyncSender<io::Result<Prepared>>) {
     let mut number = 0;
     while orders.recv().is_ok() {
         loop {
@@ -366,24 +420,24 @@ fn prepare_files(
 }
 
 /// A file of `bytes` zeros: data written over them needs no change of metadata, so a data sync is all it takes.
-fn prepare_file(folder: &Path, number: u64, bytes: u64) -> io::Result<(PathBuf, File)> {
+fn prepare_file(folder: &Path, number: u64, bytes: u64) -> io::Result<Prepared> {
     // It takes no space that the ledger may need, and never fills the disk to see whether it fits.
     let space = Space::of(folder)?;
     if space.free < bytes + space.low {
         return Err(io::ErrorKind::StorageFull.into());
     }
     let path = folder.join(format!("{number}.new"));
-    let mut options = File::options();
-    options.read(true).write(true).create(true).mode(0o600);
-    let file = options.open(&path)?;
-    // Zeros past the page cache cost no copy and push nothing out of it. Not every file system can do that.
-    let direct = options.clone().custom_flags(OFlags::DIRECT.bits().cast_signed()).open(&path);
-    let filled = match direct.and_then(|direct| fill_with_zeros(&direct, bytes)) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => fill_with_zeros(&file, bytes),
+    let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    // Not every file system can write past the page cache.
+    let direct = open_direct(&path).and_then(|pages| fill_with_zeros(&pages, bytes).map(|()| pages));
+    let filled = match direct {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            fill_with_zeros(&file, bytes).and_then(|()| file.try_clone())
+        }
         filled => filled,
     };
     match filled {
-        Ok(()) => Ok((path, file)),
+        Ok(pages) => Ok(Prepared { path, file, pages }),
         Err(error) => {
             // Half a segment is of no use to anyone, and its space is to the ledger.
             fs::remove_file(&path)?;
@@ -392,23 +446,29 @@ fn prepare_file(folder: &Path, number: u64, bytes: u64) -> io::Result<(PathBuf, 
     }
 }
 
+/// Opens a file for writing whole pages past the page cache: that costs no copy and pushes nothing out of it.
+fn open_direct(path: &Path) -> io::Result<File> {
+    File::options().write(true).custom_flags(OFlags::DIRECT.bits().cast_signed()).open(path)
+}
+
 /// Writes `bytes` zeros in whole pages from aligned memory, as writing past the page cache wants it, and syncs them.
 fn fill_with_zeros(file: &File, bytes: u64) -> io::Result<()> {
-    let memory = vec![0; ZEROS_BYTES + PAGE];
-    let zeros = &memory[memory.as_ptr().align_offset(PAGE)..][..ZEROS_BYTES];
+    let memory = vec![0; ZEROS_BYTES + PAGE_BYTES];
+    let zeros = &memory[memory.as_ptr().align_offset(PAGE_BYTES)..][..ZEROS_BYTES];
+    // A single page first: where that is too little, groups cannot be written so.
+    let mut chunk = PAGE_BYTES;
     let mut at = 0;
     while at < bytes {
-        let chunk = usize::try_from((bytes - at).min(zeros.len() as u64)).expect("bounded by the chunk");
-        file.write_all_at(&zeros[..chunk], at)?;
-        at += chunk as u64;
+        let length = usize::try_from((bytes - at).min(chunk as u64)).expect("bounded by the chunk");
+        file.write_all_at(&zeros[..length], at)?;
+        at += length as u64;
+        chunk = ZEROS_BYTES;
     }
     file.sync_all()
 }
 
 /// Zeros written at once: small enough that a group's sync does not wait long behind them.
 const ZEROS_BYTES: usize = 256 << 10;
-/// Page of the page cache, and at least the block of every disk.
-const PAGE: usize = 4096;
 
 /// Unpredictable for a sender: the keys of a `RandomState` come from the system's randomness.
 fn random_salt() -> u32 {

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::transaction::integer;
@@ -22,6 +23,29 @@ pub(super) struct Places {
     pub(super) subjects: Keys,
     /// Makes the short keys of subjects unforeseeable: senders choose subjects, and must not be able to choose two alike.
     salt: i64,
+}
+
+/// What is known of a subject, as one source sees it.
+#[derive(Debug)]
+pub struct Known<'a> {
+    pub(super) subject: &'a str,
+    pub(super) source: &'a Name,
+    /// The short key of both.
+    pub(super) key: i64,
+    /// Its latest record, and where that stands.
+    pub(super) latest: Option<(i64, Vec<u8>)>,
+}
+
+impl Known<'_> {
+    /// The latest record, if there is one. A damaged one costs the subject its history, not everyone their events.
+    pub fn record<T: DeserializeOwned>(&self) -> Option<T> {
+        let (_, bytes) = self.latest.as_ref()?;
+        let (source, read) = (self.source, serde_json::from_slice(bytes));
+        read.inspect_err(
+            |error| tracing::error!(%source, %error, "the latest record of a subject is not readable, begun anew"),
+        )
+        .ok()
+    }
 }
 
 /// The rows of one table.
@@ -72,7 +96,7 @@ impl Places {
     }
 
     /// The short key of a subject and source.
-    pub(super) fn key(&self, subject: &str, source: &Name) -> i64 {
+    fn key(&self, subject: &str, source: &Name) -> i64 {
         let mut digest = Sha256::new();
         digest.update(self.salt.to_le_bytes());
         digest.update(source.as_str());
@@ -80,6 +104,34 @@ impl Places {
         digest.update([0]);
         digest.update(subject);
         short(&digest.finalize())
+    }
+
+    /// What is known of a subject and source, with what `added` has put there since.
+    pub(super) fn known<'s>(
+        &self,
+        connection: &Connection,
+        added: &Added,
+        subject: &'s str,
+        source: &'s Name,
+    ) -> rusqlite::Result<Known<'s>> {
+        let key = self.key(subject, source);
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let latest = match &self.subjects {
+            Keys::Memory(keys) => match added.subjects.get(&key).or_else(|| keys.get(&key)) {
+                None => None,
+                Some(position) => connection
+                    .prepare_cached("SELECT position, record FROM records WHERE position = ? AND subject = ? AND source = ?")?
+                    .query_row(params![integer(position.0), subject, source.as_str()], read)
+                    .optional()?,
+            },
+            Keys::Index => connection
+                .prepare_cached(
+                    "SELECT position, record FROM latest JOIN records USING (position) WHERE key = ? AND subject = ? AND source = ?",
+                )?
+                .query_row(params![key, subject, source.as_str()], read)
+                .optional()?,
+        };
+        Ok(Known { subject, source, key, latest })
     }
 
     /// Where the event with this identity stands.

@@ -43,10 +43,10 @@ fn put(ledger: &Ledger, numbers: std::ops::RangeInclusive<u8>) {
             for number in numbers {
                 let position = Position::new(number.into(), 0);
                 let event = event(number);
-                transaction.claim(event.uid, position, event.received_at)?;
+                transaction.claim(event.uid, position)?;
                 transaction.put_event(position, None, event)?;
             }
-            transaction.set_sequence(count.into());
+            transaction.set_sequence(count.into(), event(count).received_at);
             Ok(())
         })
         .expect("committed");
@@ -97,7 +97,7 @@ fn an_identity_is_known_within_the_transaction_after_it_and_after_a_restart() {
     sharing_a_prefix.0[15] ^= 1;
     assert_eq!(known(&ledger, sharing_a_prefix), None);
     let rolled_back: Result<(), _> = ledger.transact(|transaction| {
-        transaction.claim(event(9).uid, Position::new(9, 0), event(9).received_at)?;
+        transaction.claim(event(9).uid, Position::new(9, 0))?;
         assert_eq!(transaction.position_of(event(9).uid)?, Some(Position::new(9, 0)));
         Err(LedgerError::Full)
     });
@@ -209,7 +209,14 @@ fn a_ledger_of_the_first_format_is_taken_up() {
     fill(&ledger, 2);
     drop(ledger);
     let connection = Connection::open(folder.path().join("ledger.db")).expect("opens");
-    connection.execute_batch("ALTER TABLE dead_letters DROP COLUMN attempt; DROP TABLE jobs;").expect("as it was");
+    connection
+        .execute_batch(
+            "ALTER TABLE dead_letters DROP COLUMN attempt; DROP TABLE jobs; DROP TABLE times;
+             ALTER TABLE dedup ADD COLUMN at INTEGER NOT NULL DEFAULT 0; CREATE INDEX dedup_at ON dedup (at);
+             ALTER TABLE latest ADD COLUMN at INTEGER NOT NULL DEFAULT 0; CREATE INDEX latest_at ON latest (at);
+             CREATE INDEX events_at ON events (at);",
+        )
+        .expect("as it was");
     connection.pragma_update(None, "user_version", 1).expect("written");
     drop(connection);
     for _ in 0..2 {
@@ -288,8 +295,10 @@ fn a_look_for_old_rows_costs_the_same_however_much_is_kept() {
         let put = |transaction: &mut Transaction<'_>| {
             for number in numbers {
                 let (position, event) = (Position::new(number, 0), event(1));
-                transaction.claim(event.uid, position, event.received_at)?;
-                transaction.put_record(&number.to_string(), &event.source, position, event.received_at, &0)?;
+                transaction.claim(event.uid, position)?;
+                let subject = number.to_string();
+                let known = transaction.known(&subject, &event.source)?;
+                transaction.put_record(&known, position, &0)?;
                 transaction.put_event(position, None, event)?;
                 transaction.put_dead_letter(&letter(number))?;
             }
@@ -297,11 +306,15 @@ fn a_look_for_old_rows_costs_the_same_however_much_is_kept() {
         };
         ledger.transact(put).expect("committed");
         let writer = ledger.writer.lock().expect("not poisoned");
-        transaction::FORGET.map(|sql| {
-            let mut statement = writer.connection.prepare(sql).expect("SQL");
-            assert_eq!(statement.execute(rusqlite::params![0, 100, i64::MAX]).expect("runs"), 0, "nothing is that old");
-            statement.get_status(rusqlite::StatementStatus::VmStep)
-        })
+        [transaction::FORGET.as_slice(), &transaction::FORGET_TIMED]
+            .concat()
+            .into_iter()
+            .map(|sql| {
+                let mut statement = writer.connection.prepare(sql).expect("SQL");
+                assert_eq!(statement.execute([0, 100]).expect("runs"), 0, "nothing is that old");
+                statement.get_status(rusqlite::StatementStatus::VmStep)
+            })
+            .collect::<Vec<_>>()
     };
     let few = steps_with_more(1..100);
     assert_eq!(steps_with_more(100..3000), few);
@@ -389,16 +402,17 @@ fn identities_and_records_are_found_in_memory_and_beyond_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut ledger = Ledger::open(folder.path()).expect("opens");
     let sources = [name("a"), name("b")];
-    let at = Timestamp::from_second(1_000).expect("in range");
+    let at = event(1).received_at;
     let uid = |number: u64| Hash(u128::from(number).to_le_bytes());
     let found = |ledger: &Ledger| {
         ledger
             .transact(|transaction| {
                 let mut found = Vec::new();
                 for number in 0..100 {
-                    let [a, b] =
-                        sources.each_ref().map(|source| transaction.record::<u64>(&(number / 2).to_string(), source));
-                    found.push((transaction.position_of(uid(number))?.map(Position::sequence), a?, b?));
+                    let subject = (number / 2).to_string();
+                    let [a, b] = sources.each_ref().map(|source| transaction.known(&subject, source));
+                    let place = transaction.position_of(uid(number))?.map(Position::sequence);
+                    found.push((place, a?.record::<u64>(), b?.record::<u64>()));
                 }
                 Ok(found)
             })
@@ -408,11 +422,14 @@ fn identities_and_records_are_found_in_memory_and_beyond_it() {
     for number in 0..100 {
         let put = |transaction: &mut Transaction<'_>| {
             let (position, subject) = (Position::new(number + 1, 0), (number / 2).to_string());
-            transaction.claim(uid(number), position, at)?;
-            transaction.put_record(&subject, &sources[0], position, at, &number)?;
+            transaction.claim(uid(number), position)?;
+            let known = transaction.known(&subject, &sources[0])?;
+            transaction.put_record(&known, position, &number)?;
             if number < 50 {
-                transaction.put_record(&subject, &sources[1], Position::new(number + 1, 1), at, &(number + 1000))?;
+                let known = transaction.known(&subject, &sources[1])?;
+                transaction.put_record(&known, Position::new(number + 1, 1), &(number + 1000))?;
             }
+            transaction.set_sequence(number + 1, at);
             Ok(())
         };
         ledger.transact(put).expect("committed");
@@ -431,7 +448,7 @@ fn identities_and_records_are_found_in_memory_and_beyond_it() {
     drop(ledger);
     let ledger = Ledger::open(folder.path()).expect("opens");
     assert_eq!(found(&ledger), expected);
-    let later = Timestamp::from_second(2_000).expect("in range");
+    let later = event(2).received_at;
     let all = Retention { events: later, dedup: later, verdicts: later, dead_letters: later };
     ledger.transact(|transaction| transaction.prune(Position::default(), &all, 1000)).expect("pruned");
     assert_eq!(found(&ledger), vec![(None, None, None); 100]);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use super::places::{Added, Keys, Places};
+use super::places::{Added, Known, Places};
+use super::times;
 use super::{Cursor, DeadLetter, Head, LedgerError, Stage, Stored, Tail};
 use crate::event::{Event, Name, Position, Uid};
 
@@ -24,6 +24,8 @@ pub struct Transaction<'a> {
     /// The head as it was.
     began: Head,
     head: Head,
+    /// When the record of the head's sequence was received, if this transaction moved it there.
+    received_at: Option<Timestamp>,
     /// The latest of the events that it added.
     events: Tail,
     /// Keys of this transaction's rows: they enter the memory of all keys when it commits.
@@ -39,7 +41,7 @@ impl<'a> Transaction<'a> {
     ) -> Self {
         let passed = vec![0; ahead.len()];
         let (events, added) = (Tail::default(), Added::default());
-        Self { sqlite, wants: false, places, ahead, passed, began: head, head, events, added }
+        Self { sqlite, wants: false, places, ahead, passed, began: head, head, received_at: None, events, added }
     }
 
     /// Rolls back.
@@ -51,7 +53,7 @@ impl<'a> Transaction<'a> {
 
     /// Commits: gives the latest of the events that were added, and the new head.
     pub(super) fn commit(self) -> Result<(Tail, Head), LedgerError> {
-        let Self { sqlite, wants: _, places, ahead, passed, began, head, events, added } = self;
+        let Self { sqlite, wants: _, places, ahead, passed, began, head, received_at, events, added } = self;
         let mut moved = ahead.clone();
         for ((sink, cursor), passed) in moved.iter_mut().zip(passed) {
             if passed > 0 {
@@ -69,6 +71,9 @@ impl<'a> Transaction<'a> {
                 statement.execute(params![name, integer(value)])?;
             }
         }
+        if let Some(at) = received_at {
+            times::mark(&sqlite, at, Position::new(head.sequence, Position::INDEX_MAX))?;
+        }
         let prepared = added.prepare(places, &sqlite)?;
         sqlite.commit()?;
         moved.retain(|(_, cursor)| cursor.position > head.position);
@@ -77,9 +82,10 @@ impl<'a> Transaction<'a> {
         Ok((events, head))
     }
 
-    /// The journal up to this sequence is normalized.
-    pub const fn set_sequence(&mut self, sequence: u64) {
+    /// The journal up to this sequence, whose record was received at `at`, is normalized.
+    pub const fn set_sequence(&mut self, sequence: u64, at: Timestamp) {
         self.head.sequence = sequence;
+        self.received_at = Some(at);
     }
 
     /// How far the ledger had come when this transaction began, and what it added.
@@ -96,11 +102,8 @@ impl<'a> Transaction<'a> {
     }
 
     /// Claims an identity for the event at `position`.
-    pub fn claim(&mut self, uid: Uid, position: Position, at: Timestamp) -> Result<(), LedgerError> {
-        self.execute(
-            "INSERT INTO dedup (position, at, uid) VALUES (?, ?, ?)",
-            params![integer(position.0), at.as_millisecond(), uid.0],
-        )?;
+    pub fn claim(&mut self, uid: Uid, position: Position) -> Result<(), LedgerError> {
+        self.execute("INSERT INTO dedup (position, uid) VALUES (?, ?)", params![integer(position.0), uid.0])?;
         self.added.uids.insert(uid, position);
         Ok(())
     }
@@ -133,65 +136,31 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
-    /// The latest record of a subject and source.
-    pub fn record<T: DeserializeOwned>(&self, subject: &str, source: &Name) -> Result<Option<T>, LedgerError> {
-        let Some(position) = self.place_of(subject, source)? else { return Ok(None) };
-        let mut statement = self.sqlite.prepare_cached("SELECT record FROM records WHERE position = ?")?;
-        let record: Option<Vec<u8>> = statement.query_row([integer(position.0)], |row| row.get(0)).optional()?;
-        // A damaged one costs the subject its history, not everyone their events.
-        Ok(record.and_then(|bytes| {
-            let read = serde_json::from_slice(&bytes);
-            read.inspect_err(
-                |error| tracing::error!(%source, %error, "the latest record of a subject is not readable, begun anew"),
-            )
-            .ok()
-        }))
+    /// What is known of a subject, as one source sees it.
+    pub fn known<'s>(&self, subject: &'s str, source: &'s Name) -> Result<Known<'s>, LedgerError> {
+        Ok(self.places.known(&self.sqlite, &self.added, subject, source)?)
     }
 
     /// Makes `record` the latest of this subject and source; the event at `position` says so.
     pub fn put_record(
         &mut self,
-        subject: &str,
-        source: &Name,
+        known: &Known<'_>,
         position: Position,
-        at: Timestamp,
         record: &impl Serialize,
     ) -> Result<(), LedgerError> {
         let record = serde_json::to_vec(record)?;
-        if let Some(before) = self.place_of(subject, source)? {
-            self.execute("DELETE FROM latest WHERE position = ?", [integer(before.0)])?;
-            self.execute("DELETE FROM records WHERE position = ?", [integer(before.0)])?;
+        if let Some((before, _)) = &known.latest {
+            self.execute("DELETE FROM latest WHERE position = ?", [before])?;
+            self.execute("DELETE FROM records WHERE position = ?", [before])?;
         }
-        let key = self.places.key(subject, source);
-        self.execute(
-            "INSERT INTO latest (position, at, key) VALUES (?, ?, ?)",
-            params![integer(position.0), at.as_millisecond(), key],
-        )?;
+        let Known { subject, source, key, .. } = known;
+        self.execute("INSERT INTO latest (position, key) VALUES (?, ?)", params![integer(position.0), key])?;
         self.execute(
             "INSERT INTO records (position, subject, source, record) VALUES (?, ?, ?, ?)",
             params![integer(position.0), subject, source.as_str(), record],
         )?;
-        self.added.subjects.insert(key, position);
+        self.added.subjects.insert(*key, position);
         Ok(())
-    }
-
-    /// Where the latest record of a subject and source stands.
-    fn place_of(&self, subject: &str, source: &Name) -> Result<Option<Position>, LedgerError> {
-        let key = self.places.key(subject, source);
-        let place: Option<i64> = match &self.places.subjects {
-            Keys::Memory(keys) => {
-                let Some(position) = self.added.subjects.get(&key).or_else(|| keys.get(&key)) else { return Ok(None) };
-                let sql = "SELECT position FROM records WHERE position = ? AND subject = ? AND source = ?";
-                let values = params![integer(position.0), subject, source.as_str()];
-                self.sqlite.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?
-            }
-            Keys::Index => {
-                let sql = "SELECT position FROM latest JOIN records USING (position) WHERE key = ? AND subject = ? AND source = ?";
-                let values = params![key, subject, source.as_str()];
-                self.sqlite.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?
-            }
-        };
-        Ok(place.map(|position| Position(position.unsigned_abs())))
     }
 
     /// The cursor of a sink.
@@ -269,13 +238,20 @@ impl<'a> Transaction<'a> {
 
     /// Forgets what is older than its retention, at most `rows_max` rows a table, so that no transaction grows long. Events only up to `settled`.
     pub fn prune(&mut self, settled: Position, older: &Retention, rows_max: u32) -> Result<u64, LedgerError> {
-        let Retention { events, dedup, verdicts, dead_letters } = older;
+        let Retention { events, dedup, verdicts, dead_letters } = *older;
+        let before = |at| times::position_before(&self.sqlite, at).map(Option::unwrap_or_default);
+        let (deduplicated, recorded) = (before(dedup)?, before(verdicts)?);
         let mut removed = 0;
-        // What was fetched and how far streams were read is of use as long as a second reading would be recognized.
-        for (sql, at) in FORGET.into_iter().zip([events, dedup, verdicts, verdicts, dead_letters, dedup, dedup]) {
-            let values = params![at.as_millisecond(), rows_max, integer(settled.0)];
+        for (sql, through) in FORGET.into_iter().zip([before(events)?.min(settled), deduplicated, recorded, recorded]) {
+            let values = params![integer(through.0), rows_max];
             removed += self.sqlite.prepare_cached(sql)?.execute(values)? as u64;
         }
+        // What was fetched and how far streams were read is of use as long as a second reading would be recognized.
+        for (sql, at) in FORGET_TIMED.into_iter().zip([dead_letters, dedup, dedup]) {
+            let values = params![at.as_millisecond(), rows_max];
+            removed += self.sqlite.prepare_cached(sql)?.execute(values)? as u64;
+        }
+        times::forget(&self.sqlite, events.min(dedup).min(verdicts))?;
         Ok(removed)
     }
 
@@ -310,20 +286,20 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// Forgets at most ?2 rows that are older than ?1; events only up to position ?3. They run every second while nobody else can write, so
-/// each goes by an index and looks at no more rows than that.
-pub(super) const FORGET: [&str; 7] = [
-    "DELETE FROM events WHERE position IN
-         (SELECT position FROM (SELECT position FROM events WHERE at < ?1 ORDER BY at LIMIT ?2) WHERE position <= ?3)",
-    "DELETE FROM dedup WHERE position IN (SELECT position FROM dedup WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
-    "DELETE FROM records WHERE position IN (SELECT position FROM latest WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
-    "DELETE FROM latest WHERE position IN (SELECT position FROM latest WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
-    "DELETE FROM dead_letters WHERE id IN
-         (SELECT id FROM dead_letters WHERE last_at < ?1 AND ?3 >= 0 ORDER BY last_at LIMIT ?2)",
-    "DELETE FROM reported WHERE (source, fetch) IN
-         (SELECT source, fetch FROM reported WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
-    "DELETE FROM marks WHERE (source, name) IN
-         (SELECT source, name FROM marks WHERE at < ?1 AND ?3 >= 0 ORDER BY at LIMIT ?2)",
+/// Forgets at most ?2 rows up to position ?1. They run every second while nobody else can write, so each goes by its key and looks at no more
+/// rows than that.
+pub(super) const FORGET: [&str; 4] = [
+    "DELETE FROM events WHERE position IN (SELECT position FROM events WHERE position <= ?1 ORDER BY position LIMIT ?2)",
+    "DELETE FROM dedup WHERE position IN (SELECT position FROM dedup WHERE position <= ?1 ORDER BY position LIMIT ?2)",
+    "DELETE FROM records WHERE position IN (SELECT position FROM latest WHERE position <= ?1 ORDER BY position LIMIT ?2)",
+    "DELETE FROM latest WHERE position IN (SELECT position FROM latest WHERE position <= ?1 ORDER BY position LIMIT ?2)",
+];
+
+/// The same for rows that are older than ?1, by an index.
+pub(super) const FORGET_TIMED: [&str; 3] = [
+    "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE last_at < ?1 ORDER BY last_at LIMIT ?2)",
+    "DELETE FROM reported WHERE (source, fetch) IN (SELECT source, fetch FROM reported WHERE at < ?1 ORDER BY at LIMIT ?2)",
+    "DELETE FROM marks WHERE (source, name) IN (SELECT source, name FROM marks WHERE at < ?1 ORDER BY at LIMIT ?2)",
 ];
 
 /// What is older than this goes.

@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn every_thread_gets_its_answers_and_one_whose_runtime_ended_harms_nobody() {
-        let (sender, group) = std::sync::mpsc::channel();
+        let (sender, group) = std::sync::mpsc::sync_channel(100);
         let clients: Vec<_> = (0..3_u64)
             .map(|thread| {
                 let sender = sender.clone();

@@ -11,6 +11,7 @@ mod configs;
 mod crash;
 #[cfg(feature = "peers")]
 mod hostile;
+#[cfg(feature = "peers")]
 mod isolation;
 mod jq;
 #[cfg(feature = "peers")]

@@ -8,7 +8,7 @@
 pub mod uploads;
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio, id};
@@ -218,10 +218,11 @@ impl Rsyslog {
         received(self.folder.path(), messages)
     }
 
-    /// What it has written up to now; where it was killed, a line may be torn and is left out.
-    pub fn written(&self) -> Vec<Value> {
-        let written = fs::read(self.folder.path().join("received.jsonl")).unwrap_or_default();
-        String::from_utf8_lossy(&written).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    /// What it has written up to now, a message after the other; where it was killed, a line may be torn and is left out.
+    pub fn written(&self) -> impl Iterator<Item = Value> {
+        let file = File::open(self.folder.path().join("received.jsonl")).ok();
+        let lines = file.into_iter().flat_map(|file| BufReader::new(file).split(b'\n').map_while(Result::ok));
+        lines.filter_map(|line| serde_json::from_str(&String::from_utf8_lossy(&line)).ok())
     }
 }
 

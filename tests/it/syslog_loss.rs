@@ -35,7 +35,7 @@ fn tls_of(certificates: &Path) -> String {
 }
 
 /// The events in rsyslog's file, in its order.
-fn at(rsyslog: &Rsyslog) -> Arrived {
+pub fn at(rsyslog: &Rsyslog) -> Arrived {
     let mut arrived = Arrived::default();
     for line in rsyslog.written() {
         let event = line["msg"].as_str().and_then(|text| serde_json::from_str::<Event>(text.trim()).ok());

@@ -264,6 +264,7 @@ impl Deliverer {
     /// Reads, filters, renders and hands over the next batch; none if there is nothing to read.
     async fn send_batch(&mut self) -> Result<Option<Progress>, LedgerError> {
         let Batch { events_max, bytes_max, wait_max } = self.parts.batch;
+        let bytes_max = bytes_max.min(self.parts.sink.batch_bytes_max());
         let stored =
             block_in_place(|| self.reader.events_after(self.read_to, &self.parts.name, events_max, bytes_max))?;
         // Everything that there is, and still not a full batch: while another one is in flight, more may come along.
@@ -334,6 +335,10 @@ impl Deliverer {
             }
             Ok(Settled::Alive) => {
                 self.set_state("ok", String::new());
+                Ok(Progress::Moved)
+            }
+            Ok(Settled::Silent { reason }) => {
+                self.set_state("backoff", reason);
                 Ok(Progress::Moved)
             }
             Ok(Settled::Rewind(_)) => {

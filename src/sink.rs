@@ -294,7 +294,7 @@ pub trait Sink: Send {
     async fn send(&mut self, batch: &[Rendered]) -> Result<(), Stop>;
 
     /// Waits until the receiver has taken or refused the oldest batch in flight: one answer for each batch, in order. [`Settled::Alive`]
-    /// may come at any time besides.
+    /// and [`Settled::Silent`] may come at any time besides.
     ///
     /// Cancel safe: dropping the future loses no answer. Waits for ever when nothing is in flight.
     async fn settled(&mut self) -> Result<Settled, Stop>;
@@ -320,6 +320,11 @@ pub trait Sink: Send {
     fn in_flight_max(&self) -> usize {
         1
     }
+
+    /// Most bytes of the next batch, where the receiver was seen to take less than the config allows. One event always travels.
+    fn batch_bytes_max(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// How far the receiver has taken what is in flight.
@@ -329,6 +334,11 @@ pub enum Settled {
     Through(Position),
     /// Nothing is settled yet, but the receiver takes what is sent: the sink is well.
     Alive,
+    /// Nothing is settled and nothing has to be sent again, but the receiver owes its word for too long: `backoff` until it settles something.
+    Silent {
+        /// What is missing, and for how long.
+        reason: String,
+    },
     /// Uncertain from this position on (a connection was lost): it has to be sent again. Nothing is in flight any more.
     Rewind(Position),
     /// The receiver will never take something in this range of one batch. Nothing is in flight any more.

@@ -41,6 +41,16 @@ pub fn render(event: &Event, style: &Style, index: Option<&str>, out: &mut Vec<u
     });
 }
 
+/// Appends an envelope of [`render`], marked as one that may be indexed already: a collector took it, and nobody acknowledged it.
+///
+/// Indexed, and beside the event: the event itself is the same as the first time, like `event_id`.
+pub fn write_suspect(envelope: &[u8], out: &mut Vec<u8>) {
+    // The fields stand last, and they are never empty.
+    let Some(open) = envelope.strip_suffix(b"}}") else { return out.extend_from_slice(envelope) };
+    out.extend_from_slice(open);
+    out.extend_from_slice(b",\"suspect_duplicate\":\"true\"}}");
+}
+
 fn filled(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.trim().is_empty())
 }

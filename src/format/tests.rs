@@ -203,6 +203,16 @@ fn what_a_busy_platform_says_fits_without_a_cut() {
 }
 
 #[test]
+fn a_suspect_is_marked_beside_the_event_and_changes_nothing_else() {
+    for event in table() {
+        let plain = render_hec(&event, Some("main"));
+        let mut marked = json(&text(|out| hec::write_suspect(plain.as_bytes(), out)));
+        let mark = marked["fields"].as_object_mut().and_then(|fields| fields.remove("suspect_duplicate"));
+        assert_eq!((mark, marked), (Some("true".into()), json(&plain)));
+    }
+}
+
+#[test]
 fn splunk_gets_one_object_with_milliseconds_and_flat_fields() {
     for event in table() {
         let line = render_hec(&event, Some("security"));

@@ -11,6 +11,8 @@ mod answer;
 #[cfg(test)]
 mod collector;
 mod endpoint;
+mod fit;
+mod flight;
 mod http;
 mod pace;
 #[cfg(test)]
@@ -19,16 +21,18 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
 
+use self::fit::Fit;
+use self::flight::{Flight, Report, Request};
 use self::session::Session;
 use super::{Batch, Render, Rendered, Settled, Sink, Stop};
 use crate::event::{Name, Position};
@@ -107,6 +111,8 @@ struct Waits {
     ack_last: Duration,
     /// Least time between two questions on a channel.
     ack_gap: Duration,
+    /// How long no acknowledgement may come while some are due, until the sink's state says so.
+    ack_silence: Duration,
     /// When a batch is sent again because nobody acknowledged it.
     ack_max: Duration,
     /// The same after an answer was lost in which the acknowledgement may have been.
@@ -126,6 +132,7 @@ impl Waits {
         ack_first: Duration::from_secs(1),
         ack_last: Duration::from_secs(10),
         ack_gap: Duration::from_millis(500),
+        ack_silence: Duration::from_secs(30),
         ack_max: Duration::from_mins(5),
         ack_doubt: Duration::from_mins(1),
         acks_off: Duration::from_mins(10),
@@ -241,10 +248,13 @@ impl HecPlan {
             name: name.clone(),
             tokens,
             session: None,
-            ended: Arc::new(Notify::new()),
+            changed: Arc::new(Notify::new()),
             flights: VecDeque::new(),
             under_way: Vec::new(),
             careful_to: Position::default(),
+            suspects: BTreeSet::new(),
+            fit: Fit::new(),
+            silence_told_at: None,
         }
     }
 }
@@ -258,8 +268,8 @@ pub(super) struct HecSink {
     session: Option<Arc<Session>>,
     /// One for each request that may wait to be taken.
     slots: Arc<Semaphore>,
-    /// Some request ended.
-    ended: Arc<Notify>,
+    /// Some request was taken, or ended.
+    changed: Arc<Notify>,
     /// The batches that `deliver` waits for, in order of their positions.
     flights: VecDeque<Flight>,
     /// Requests whose events are not all settled. They outlast a rewind: when one batch fails, what the collector has of the others
@@ -268,47 +278,20 @@ pub(super) struct HecSink {
     /// Up to here something was refused: what is sent again of it goes one request after the other, because a collector may index what
     /// stands before an event that it refuses, each time.
     careful_to: Position,
-}
-
-/// A batch on the way: its own request for what was not under way already, and those that carry the rest.
-#[derive(Debug)]
-struct Flight {
-    from: Position,
-    through: Position,
-    /// It was not sent after all, because another one failed: that one's report ends this.
-    is_void: bool,
-    own: Option<Arc<Request>>,
-    adopted: Vec<Arc<Request>>,
-}
-
-/// One HTTP request on its way; dropped, it is given up.
-#[derive(Debug)]
-struct Request {
-    /// Its events, ascending; at least one.
-    positions: Vec<Position>,
-    outcome: Arc<OnceLock<Outcome>>,
-    task: AbortHandle,
-}
-
-/// How the delivery of a batch ended.
-#[derive(Debug, Clone)]
-enum Outcome {
-    Delivered,
-    Refused { event: Option<usize>, reason: String },
-    Stop(Stop),
-}
-
-/// Where a request leaves its outcome. Dropped without one, it was a fault of ours.
-struct Report {
-    outcome: Arc<OnceLock<Outcome>>,
-    ended: Arc<Notify>,
+    /// Events that a collector took and nobody acknowledged: sent again, they say so.
+    suspects: BTreeSet<Position>,
+    /// What was learned about the size of a batch.
+    fit: Fit,
+    /// When the state last said that no acknowledgement comes.
+    silence_told_at: Option<Instant>,
 }
 
 #[async_trait]
 impl Sink for HecSink {
     async fn open(&mut self, from: Position) -> Result<Position, Stop> {
         self.flights.clear();
-        self.under_way.retain(|request| !request.has_failed() && request.through() > from);
+        self.forget_failed();
+        self.under_way.retain(|request| request.through() > from);
         match &self.session {
             Some(session) => session.renew(true)?,
             None => self.session = Some(Arc::new(Session::new(&self.plan, &self.name, self.tokens.clone())?)),
@@ -321,7 +304,7 @@ impl Sink for HecSink {
         let session = self.session.clone().ok_or_else(|| Stop::unavailable("the sink is not open"))?;
         session.renew(false)?;
         let (from, through) = (first.position, last.position);
-        self.under_way.retain(|request| !request.has_failed());
+        self.forget_failed();
         let near: Vec<&Arc<Request>> = self.under_way.iter().filter(|request| request.touches(from, through)).collect();
         let (mut adopted, mut positions, mut body) = (Vec::<Arc<Request>>::new(), Vec::new(), Vec::new());
         for rendered in batch {
@@ -331,7 +314,11 @@ impl Sink for HecSink {
                 }
             } else {
                 positions.push(rendered.position);
-                body.extend_from_slice(&rendered.body);
+                if self.suspects.contains(&rendered.position) {
+                    hec::write_suspect(&rendered.body, &mut body);
+                } else {
+                    body.extend_from_slice(&rendered.body);
+                }
             }
         }
         let mut flight = Flight { from, through, is_void: false, own: None, adopted };
@@ -355,7 +342,12 @@ impl Sink for HecSink {
             if let Some(settled) = self.news() {
                 return settled;
             }
-            self.ended.notified().await;
+            let silent_at = self.silent_at();
+            tokio::select! {
+                () = self.changed.notified() => {}
+                // Never reached where nothing waits.
+                () = sleep_until(silent_at.unwrap_or_else(Instant::now)), if silent_at.is_some() => return Ok(self.silence()),
+            }
         }
     }
 
@@ -382,6 +374,10 @@ impl Sink for HecSink {
     fn in_flight_max(&self) -> usize {
         self.session.as_ref().map_or(1, |session| session.in_flight_max())
     }
+
+    fn batch_bytes_max(&self) -> usize {
+        self.fit.bytes_max()
+    }
 }
 
 impl HecSink {
@@ -392,24 +388,25 @@ impl HecSink {
         body: Vec<u8>,
         slot: OwnedSemaphorePermit,
     ) -> Arc<Request> {
-        let report = Report { outcome: Arc::default(), ended: Arc::clone(&self.ended) };
-        let outcome = Arc::clone(&report.outcome);
+        let mut report = Report { way: Arc::default(), changed: Arc::clone(&self.changed), slot: Some(slot) };
+        let (way, bytes) = (Arc::clone(&report.way), body.len());
         let task = tokio::spawn(async move {
-            let mut slot = Some(slot);
-            report.is(session.deliver(body, &mut slot).await);
-            // Who gets the slot of one that failed sees that it did.
-            drop(slot);
+            let outcome = session.deliver(body, &mut report).await;
+            report.is(outcome);
         });
-        Arc::new(Request { positions, outcome, task: task.abort_handle() })
+        Arc::new(Request { positions, bytes, way, task: task.abort_handle() })
     }
 
     /// What there is to say now: that the oldest batch was delivered, or that any one failed.
     fn news(&mut self) -> Option<Result<Settled, Stop>> {
         let front = self.flights.front()?;
-        if !front.is_void && front.requests().all(|request| matches!(request.outcome(), Some(Outcome::Delivered))) {
+        if front.is_delivered() {
             let through = front.through;
+            front.own.iter().for_each(|own| self.fit.taken(own.bytes));
             self.flights.pop_front();
             self.under_way.retain(|request| request.through() > through);
+            // What comes next lies behind it.
+            self.suspects = self.suspects.split_off(&through);
             return Some(Ok(Settled::Through(through)));
         }
         let failure = self.flights.iter().find_map(Flight::failure)?;
@@ -417,70 +414,46 @@ impl HecSink {
             self.careful_to = self.careful_to.max(*through);
         }
         self.flights.clear();
-        self.under_way.retain(|request| !request.has_failed());
+        self.forget_failed();
         Some(failure)
     }
-}
 
-impl Flight {
-    fn requests(&self) -> impl Iterator<Item = &Arc<Request>> {
-        self.own.iter().chain(&self.adopted)
-    }
-
-    fn failure(&self) -> Option<Result<Settled, Stop>> {
-        let (from, through) = (self.from, self.through);
-        self.requests().find_map(|request| match request.outcome()? {
-            Outcome::Delivered => None,
-            Outcome::Stop(stop) => Some(Err(stop.clone())),
-            Outcome::Refused { event, reason } if self.own.as_ref().is_some_and(|own| Arc::ptr_eq(own, request)) => {
-                let suspect = event.and_then(|event| request.positions.get(event).copied());
-                Some(Ok(Settled::Refused { from, through, suspect, reason: reason.clone() }))
+    /// Forgets the requests that failed, but not what they teach.
+    fn forget_failed(&mut self) {
+        for failed in self.under_way.extract_if(.., |request| request.has_failed()) {
+            if failed.is_too_large() {
+                self.fit.refused(failed.bytes);
             }
-            // It was made for another batch than this: which event is meant shows when they are sent as batches of today.
-            Outcome::Refused { .. } => Some(Ok(Settled::Rewind(from))),
-        })
-    }
-}
-
-impl Request {
-    fn outcome(&self) -> Option<&Outcome> {
-        self.outcome.get()
+            if failed.taken_at().is_some() {
+                self.suspects.extend(&failed.positions);
+            }
+        }
     }
 
-    fn has_failed(&self) -> bool {
-        self.outcome().is_some_and(|outcome| !matches!(outcome, Outcome::Delivered))
+    /// Since when acknowledgements are due and none came, and how many.
+    fn waits_since(&self) -> Option<(Instant, usize)> {
+        let waiting = || self.under_way.iter().filter(|request| request.outcome().is_none());
+        let taken_at = waiting().filter_map(|request| request.taken_at());
+        let (oldest, count) = (taken_at.clone().min()?, taken_at.count());
+        Some((oldest.max(self.session.as_ref()?.acknowledged_at()), count))
     }
 
-    fn through(&self) -> Position {
-        self.positions[self.positions.len() - 1]
+    /// When to say that no acknowledgement comes.
+    fn silent_at(&self) -> Option<Instant> {
+        let (since, _) = self.waits_since()?;
+        Some(self.silence_told_at.map_or(since, |told| told.max(since)) + self.plan.waits.ack_silence)
     }
 
-    fn touches(&self, from: Position, through: Position) -> bool {
-        self.positions[0] <= through && self.through() >= from
-    }
-
-    fn holds(&self, position: Position) -> bool {
-        self.positions.binary_search(&position).is_ok()
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Report {
-    fn is(self, outcome: Outcome) {
-        self.outcome.get_or_init(|| outcome);
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        self.outcome
-            .get_or_init(|| Outcome::Stop(Stop::unavailable("the request ended in a fault of ours; sending it again")));
-        self.ended.notify_one();
+    fn silence(&mut self) -> Settled {
+        self.silence_told_at = Some(Instant::now());
+        let (since, count) = self.waits_since().unwrap_or((Instant::now(), 0));
+        let (batches, seconds) = (if count == 1 { "batch" } else { "batches" }, since.elapsed().as_secs());
+        Settled::Silent {
+            reason: format!(
+                "the collector has not acknowledged {count} {batches} for {seconds} s: are its indexers well? What is not acknowledged after {} is sent again",
+                Span(self.plan.waits.ack_max)
+            ),
+        }
     }
 }
 

@@ -14,6 +14,7 @@
 mod order;
 mod plan;
 mod queue;
+mod stall;
 mod window;
 mod wire;
 
@@ -33,6 +34,7 @@ use crate::tls::{self, Stamp};
 
 use self::order::Order;
 use self::plan::Transport;
+use self::stall::Stall;
 use self::window::Window;
 use self::wire::{WRITE_TIMEOUT, Wire, send_datagrams, stop};
 
@@ -47,6 +49,9 @@ pub(super) struct SyslogSink {
     plan: Arc<SyslogPlan>,
     order: Order,
     wire: Option<Wire>,
+    connected_at: Instant,
+    /// Of each destination, whether its connections stood still.
+    stalls: Vec<Stall>,
     /// What the connection's certificates looked like when it was made.
     stamp: Stamp,
     /// What was written and may be lost with the connection.
@@ -83,6 +88,7 @@ impl Sink for SyslogSink {
             match self.plan.connect(&self.plan.targets[index]).await {
                 Ok(wire) => {
                     self.wire = Some(wire);
+                    self.connected_at = Instant::now();
                     self.order.use_now(index);
                     self.considered_at = Instant::now();
                     return Ok(from);
@@ -127,10 +133,8 @@ impl Sink for SyslogSink {
         }
         self.outbox = Some(Outbox { range, frames: frames(self.plan.profile.framing, batch), written: 0 });
         self.empty_outbox().await.map_err(|error| {
-            let stop = self.stop("write to", &error);
             self.order.failed(self.order.current(), Instant::now(), fastrand::f64());
-            self.forget();
-            stop
+            self.ended(&error)
         })
     }
 
@@ -153,15 +157,19 @@ impl Sink for SyslogSink {
             let is_due = due <= Instant::now();
             if is_due || !self.is_alive {
                 // In this order: a connection that ended is none that the kernel knows, and nothing of it counts as acknowledged.
-                let is_acknowledged = self.window.is_acknowledged(wire.queued());
+                let queued = wire.queued();
+                let is_acknowledged = self.window.is_acknowledged(queued);
                 if let Err(closed) = wire.look().await {
                     self.lost(&closed, first)?;
                     continue;
                 }
-                if is_acknowledged && is_due {
+                let stall = &mut self.stalls[self.order.current()];
+                let acknowledged = self.window.acknowledged(queued);
+                let is_well = is_acknowledged && stall.is_over(acknowledged, self.connected_at, Instant::now());
+                if is_well && is_due {
                     return Ok(self.settle());
                 }
-                if is_acknowledged {
+                if is_well {
                     self.is_alive = true;
                     return Ok(Settled::Alive);
                 }
@@ -207,6 +215,8 @@ impl SyslogSink {
         Self {
             order: Order::new(plan.targets.len()),
             wire: None,
+            connected_at: Instant::now(),
+            stalls: vec![Stall::default(); plan.targets.len()],
             stamp: plan.tls.stamp(),
             window: Window::new(plan.resend_bytes, plan.resend_time),
             outbox: None,
@@ -252,14 +262,23 @@ impl SyslogSink {
         Ok(())
     }
 
-    /// The connection is gone: everything in the window, or from `first` on, has to be sent again. A TLS alert is a stop, because a
-    /// new connection would end the same way.
+    /// The connection is gone, and why a new one may go the same way.
+    fn ended(&mut self, error: &io::Error) -> Stop {
+        if error.kind() == ErrorKind::TimedOut {
+            let begun = self.outbox.as_ref().map_or(0, |outbox| outbox.written as u64);
+            self.stalls[self.order.current()].stood_still(self.window.written() + begun);
+        }
+        let stop = self.stop("write to", error);
+        self.forget();
+        stop
+    }
+
+    /// The connection is gone: everything in the window, or from `first` on, has to be sent again. A TLS alert and a standstill are a stop,
+    /// because a new connection would end the same way.
     fn lost(&mut self, end: &io::Error, first: Position) -> Result<(), Stop> {
         self.order.failed(self.order.current(), Instant::now(), fastrand::f64());
-        if tls::why(end).is_some() {
-            let stop = self.stop("write to", end);
-            self.forget();
-            return Err(stop);
+        if tls::why(end).is_some() || end.kind() == ErrorKind::TimedOut {
+            return Err(self.ended(end));
         }
         let (address, batches) = (&self.plan.targets[self.order.current()].address, self.window.len());
         tracing::info!(%address, batches, "{address} ended the connection ({end}); {batches} batches that it may not have read are sent again");

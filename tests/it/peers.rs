@@ -202,6 +202,11 @@ impl Rsyslog {
         self.signal(Signal::STOP);
     }
 
+    /// It goes on after [`Rsyslog::freeze`].
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&self, signal: Signal) {
         let process = self.process.as_ref().expect("it runs");
         let pid = i32::try_from(process.child.id()).ok().and_then(Pid::from_raw).expect("a pid");

@@ -132,6 +132,42 @@ fn a_receiver_that_hangs_and_is_killed_misses_nothing_and_nothing_counts_as_deli
 }
 
 #[test]
+fn a_receiver_that_hangs_with_full_buffers_is_away_until_it_reads_again_and_the_log_says_so_once() {
+    let rsyslog = Rsyslog::start();
+    let site = site(&format!("tcp://127.0.0.1:{}", rsyslog.tcp), "time = \"1s\"", "");
+    let (service, book) = (site.start(), Arc::new(Book::default()));
+    let load = Load::start(service.receiver, 4, &book);
+    std::thread::sleep(Duration::from_secs(1));
+    wait_until("the sink is well", PATIENCE, || is_well(&service));
+    rsyslog.freeze();
+    // A standstill is noticed after 15 s, and then a new connection is made, whose bytes the kernel takes. The state is to be steady.
+    let mut states = vec![true];
+    let mut watch = |patience: Duration, enough: usize| {
+        let until = std::time::Instant::now() + patience;
+        while std::time::Instant::now() < until && states.len() < enough {
+            let now = is_well(&service);
+            if states.last() != Some(&now) {
+                states.push(now);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        states.clone()
+    };
+    assert_eq!(watch(Duration::from_secs(30), 2), [true, false], "it hangs");
+    assert_eq!(watch(Duration::from_secs(6), 9), [true, false], "it still hangs");
+    rsyslog.thaw();
+    assert_eq!(watch(PATIENCE, 3), [true, false, true], "it reads again");
+    load.stop();
+    all_there(&rsyslog, &book);
+    wait_until("all is settled", PATIENCE, || service.counts("siem").pending == 0);
+    service.counts("siem").assert_they_add_up();
+    let log = service.log();
+    assert_eq!((log.matches("sink siem waits").count(), log.matches("sink siem is well again").count()), (1, 1));
+    assert!(log.contains("does the receiver hang"), "{log}");
+    assert!(service.stop().0.success());
+}
+
+#[test]
 fn a_receiver_that_is_restarted_between_messages_misses_nothing() {
     let mut rsyslog = Rsyslog::start();
     let certificates = rsyslog.certificates();

@@ -178,7 +178,7 @@ async fn deliver(sink: &mut KafkaSink, events: &[Rendered]) {
                 assert_eq!(from, through, "it travelled alone");
                 (next, last, flying) = (last + 1, last + 1, 0);
             }
-            Ok(Settled::Alive) => {}
+            Ok(Settled::Alive | Settled::Silent { .. }) => {}
             Ok(Settled::Rewind(_)) | Err(_) => (next, flying, open) = (last, 0, false),
         }
     }

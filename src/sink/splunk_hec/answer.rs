@@ -31,6 +31,11 @@ pub(super) enum Refusal {
         /// The server's words.
         reason: String,
     },
+    /// The batch is too large: a smaller one may pass.
+    Size {
+        /// The server's words.
+        reason: String,
+    },
     /// This token is not accepted; another one may be.
     Token {
         /// The server's words.
@@ -71,8 +76,9 @@ pub(super) fn judge(
             "{place} answered {words}, which does not say that it took the events; sending them again"
         )),
         (_, 1..=4 | 16 | 21 | 22) => Refusal::Token { reason: words },
-        // Over HTTP's own limit it does not matter what the code says: a smaller batch may pass.
-        (413, _) | (_, 5 | 6 | 12 | 13 | 15) => Refusal::Event { event: hec.invalid_event_number, reason: words },
+        // Over HTTP's own limit it does not matter what the code says.
+        (413, _) => Refusal::Size { reason: words },
+        (_, 5 | 6 | 12 | 13 | 15) => Refusal::Event { event: hec.invalid_event_number, reason: words },
         (_, 7) => {
             let index =
                 index.map_or_else(|| "the token's default index".to_owned(), |index| format!("index \"{index}\""));
@@ -99,10 +105,7 @@ fn judge_status(place: &str, status: u16, retry_after: Option<Duration>) -> Refu
     let misconfigured =
         |hint: &str| Refusal::Stop(Stop::Misconfigured { reason: format!("{place} answered {status} {hint}") });
     match status {
-        413 => Refusal::Event {
-            event: None,
-            reason: "413: the request is larger than the server or a proxy takes".to_owned(),
-        },
+        413 => Refusal::Size { reason: "413: the request is larger than the server or a proxy takes".to_owned() },
         401 | 403 => {
             Refusal::Token { reason: format!("{status}, not by a HEC: a proxy may want something else than the token") }
         }

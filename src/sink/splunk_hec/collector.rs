@@ -122,6 +122,8 @@ pub(super) struct World {
     pub(super) names: bool,
     /// Events that it will not take.
     pub(super) poison: HashSet<String>,
+    /// Most bytes of a request before compression; 0 is no limit.
+    pub(super) bytes_max: usize,
     /// Tokens that it takes; all if there are none.
     pub(super) tokens: HashSet<String>,
     /// For posts of events, and for questions for acknowledgements; then all is well.
@@ -129,6 +131,11 @@ pub(super) struct World {
     pub(super) asks: VecDeque<Mood>,
     /// How often each event was indexed.
     pub(super) indexed: BTreeMap<String, usize>,
+    /// How often it took each event, and those that came with the mark of a suspect.
+    pub(super) took: BTreeMap<String, usize>,
+    pub(super) marked: HashSet<String>,
+    /// How many requests were too large.
+    pub(super) too_large: usize,
     /// How many posts of events, and how many questions, came.
     pub(super) posted: usize,
     pub(super) asked: usize,
@@ -264,7 +271,9 @@ impl World {
         if envelopes.is_empty() {
             return code(400, 5);
         }
-        if mood == Mood::TooLarge && envelopes.len() > 1 {
+        let is_over = self.bytes_max > 0 && text.len() > self.bytes_max;
+        if is_over || mood == Mood::TooLarge && envelopes.len() > 1 {
+            self.too_large += 1;
             return answer(413, "", "<html>");
         }
         let ids: Vec<String> =
@@ -275,6 +284,12 @@ impl World {
             }
             let named = if self.names { format!(",\"invalid-event-number\":{bad}") } else { String::new() };
             return answer(400, "", &format!("{{\"text\":\"Invalid data format\",\"code\":6{named}}}"));
+        }
+        for envelope in envelopes.iter().filter(|one| one["fields"]["suspect_duplicate"] == "true") {
+            self.marked.insert(envelope["fields"]["event_id"].as_str().expect("has an id").to_owned());
+        }
+        for id in &ids {
+            *self.took.entry(id.clone()).or_default() += 1;
         }
         let number = if mood == Mood::Crowded { 24 } else { 0 };
         if !self.acks {

@@ -26,6 +26,7 @@ pub(super) const QUICK: Waits = Waits {
     ack_first: Duration::from_millis(10),
     ack_last: Duration::from_millis(100),
     ack_gap: Duration::from_millis(5),
+    ack_silence: Duration::from_millis(300),
     ack_max: Duration::from_millis(400),
     ack_doubt: Duration::from_millis(150),
     acks_off: Duration::from_secs(6),
@@ -163,6 +164,10 @@ proptest! {
             assert_eq!(letters(&bench.ledger), bad);
             let cursor = bench.deliverer.cursor();
             assert_eq!((cursor.dead, cursor.delivered), (bad.len() as u64, u64::from(count) - bad.len() as u64));
+            for id in collectors.iter().flat_map(|one| one.world().marked.clone()) {
+                let times: usize = collectors.iter().filter_map(|one| one.world().took.get(&id).copied()).sum();
+                assert!(times > 1, "{id} came for the first time, and marked as a suspect");
+            }
             let has_poison = |world: &World| world.poison.iter().any(|id| world.indexed.contains_key(id));
             assert!(!collectors.iter().any(|one| has_poison(&one.world())));
         }).await.expect("no assertion failed"); });
@@ -315,4 +320,66 @@ async fn an_indexer_that_never_acknowledges_gets_a_bounded_number_of_batches_and
     // The first four, and then one at a time, each until it is given up: 7 rounds of 400 ms.
     assert!((4..=4 + 4 * 8).contains(&world.posted), "{} posts", world.posted);
     assert!(world.indexed.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_that_owes_acknowledgements_is_told_before_anything_is_sent_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let collectors = [Collector::start(World { acks: true, holds_acks: true, ..World::default() }).await];
+    let plan = plan(&collectors, folder.path(), Acks::Required);
+    let plan = HecPlan { waits: Waits { ack_max: Duration::from_secs(30), ..QUICK }, ..plan };
+    let Bench { ledger, deliverer, mut state } = bench(plan, folder.path(), 10).await;
+    fill(&ledger, 1, 40);
+    let (stop, stopped) = watch::channel(false);
+    let began = Instant::now();
+    let run = tokio::spawn(deliverer.run(stopped));
+    let told = timeout(Duration::from_secs(10), state.wait_for(|state| state.word == "backoff")).await;
+    let reason = told.expect("it is told").expect("still runs").reason.clone();
+    assert!(reason.starts_with("the collector has not acknowledged 4 batches for 0 s"), "{reason}");
+    assert!(began.elapsed() >= QUICK.ack_silence, "{:?}", began.elapsed());
+    // The words are renewed; the state stays as it is, and nothing is sent again.
+    let changes = async {
+        for _ in 0..6 {
+            state.changed().await.expect("still runs");
+            assert_eq!(state.borrow_and_update().word, "backoff");
+        }
+    };
+    let later = timeout(QUICK.ack_silence * 5, changes).await;
+    assert!(later.is_err(), "words for more than one in {:?}", QUICK.ack_silence);
+    assert_eq!(collectors[0].world().posted, 4);
+    collectors[0].world().holds_acks = false;
+    let is_ok = timeout(Duration::from_secs(10), state.wait_for(|state| state.word == "ok")).await;
+    is_ok.expect("it goes on").expect("still runs");
+    stop.send_replace(true);
+    run.await.expect("no panic").expect("the ledger works");
+    let world = collectors[0].world();
+    assert_eq!((world.posted, world.marked.len(), world.indexed.len()), (4, 0, 40));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_taken_and_never_acknowledged_is_marked_when_it_comes_again_and_nothing_else_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let posts = [Mood::Busy, Mood::Loses].into();
+    let collectors = [Collector::start(World { acks: true, posts, ..World::default() }).await];
+    let mut bench = bench(plan(&collectors, folder.path(), Acks::Required), folder.path(), 5).await;
+    drained(&mut bench, &collectors, 5, &HashSet::new(), 20).await;
+    fill(&bench.ledger, 6, 10);
+    drain(&mut bench, &collectors, 10, &HashSet::new()).await;
+    let world = collectors[0].world();
+    let lost: HashSet<String> = (1..=5).map(|number| uid(number).to_string()).collect();
+    assert_eq!(world.marked, lost);
+    assert_eq!((world.indexed.len(), world.took.values().sum::<usize>()), (10, 15));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_on_the_size_is_learned_and_not_met_with_every_batch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let collectors = [Collector::start(World { bytes_max: 20_000, ..World::default() }).await];
+    let mut bench = bench(plan(&collectors, folder.path(), Acks::Auto), folder.path(), 100).await;
+    drained(&mut bench, &collectors, 3000, &HashSet::new(), 60).await;
+    assert_eq!(letters(&bench.ledger), []);
+    let world = collectors[0].world();
+    assert!(world.indexed.values().all(|times| *times == 1));
+    // The first batches, which were on the way together, and what was halved of them; and one try to send more again.
+    assert!((1..=30).contains(&world.too_large), "{} of {} requests were too large", world.too_large, world.posted);
 }

@@ -13,16 +13,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderValue};
 use reqwest::{Client, RequestBuilder};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::super::{Stop, root_cause};
 use super::acks::{Channel, Next, Told};
 use super::answer::{Acked, Receipt, Refusal, judge, judge_ack, leaves_open};
 use super::endpoint::{Endpoint, Turn};
+use super::flight::{Outcome, Report};
 use super::http::{authorization, client, guid, gzip, is_refused, reply_to};
 use super::pace::Pace;
-use super::{Acks, HecPlan, Outcome, POSTS};
+use super::{Acks, HecPlan, POSTS};
 use crate::event::Name;
 use crate::secret::{Key, KeyRing};
 use crate::setting::Span;
@@ -38,6 +39,7 @@ pub(super) struct Session {
     /// Endpoint of the next batch.
     next: AtomicUsize,
     pace: Mutex<Pace>,
+    acknowledged_at: Mutex<Instant>,
     /// One more reference than batches that are on the way.
     under_way: Arc<()>,
     /// The tokens that were refused everywhere.
@@ -61,7 +63,7 @@ struct Taken<'a> {
 
 /// Why a batch was not taken.
 enum Failure {
-    Refused { event: Option<usize>, reason: String },
+    Refused { event: Option<usize>, reason: String, is_too_large: bool },
     Stop(Stop),
 }
 
@@ -75,6 +77,7 @@ impl Session {
             endpoints: plan.endpoints.iter().map(|base| Endpoint::new(base, plan.waits)).collect(),
             next: AtomicUsize::new(0),
             pace: Mutex::new(Pace::new(POSTS, plan.in_flight_max)),
+            acknowledged_at: Mutex::new(Instant::now()),
             under_way: Arc::new(()),
             refused: Mutex::new(None),
             tls: Mutex::new(tls),
@@ -114,19 +117,25 @@ impl Session {
         self.refused().take();
     }
 
-    /// Brings a batch to one of the endpoints, and waits until it is final. `slot` is given up as soon as it was taken.
-    pub(super) async fn deliver(self: Arc<Self>, body: Vec<u8>, slot: &mut Option<OwnedSemaphorePermit>) -> Outcome {
+    /// When the last acknowledgement came; before the first, when we began.
+    pub(super) fn acknowledged_at(&self) -> Instant {
+        *self.acknowledged_at.lock().expect("nothing panics while holding it")
+    }
+
+    /// Brings a batch to one of the endpoints, and waits until it is final.
+    pub(super) async fn deliver(self: Arc<Self>, body: Vec<u8>, report: &mut Report) -> Outcome {
         let _under_way = Arc::clone(&self.under_way);
         let body = Bytes::from(if self.plan.compression { gzip(&body) } else { body });
         let taken = self.bring(body).await;
         if taken.is_ok() {
-            slot.take();
+            report.taken();
         }
         let outcome = match taken {
             Ok(Taken { told: None, .. }) => Outcome::Delivered,
             Ok(Taken { told: Some(told), endpoint }) => match told.await {
                 Ok(Ok(())) => {
                     endpoint.acknowledged();
+                    *self.acknowledged_at.lock().expect("nothing panics while holding it") = Instant::now();
                     Outcome::Delivered
                 }
                 Ok(Err(stop)) => Outcome::Stop(stop),
@@ -134,7 +143,7 @@ impl Session {
                     Outcome::Stop(Stop::unavailable("nobody asks for its acknowledgement any more; sending it again"))
                 }
             },
-            Err(Failure::Refused { event, reason }) => Outcome::Refused { event, reason },
+            Err(Failure::Refused { event, reason, is_too_large }) => Outcome::Refused { event, reason, is_too_large },
             Err(Failure::Stop(stop)) => Outcome::Stop(stop),
         };
         match &outcome {
@@ -185,11 +194,11 @@ impl Session {
                     endpoint.is_well();
                     return Ok(taken);
                 }
-                Err(Failure::Refused { event, reason }) => {
-                    endpoint.is_well();
-                    return Err(Failure::Refused { event, reason });
-                }
                 Err(Failure::Stop(stop)) => stop,
+                Err(refused @ Failure::Refused { .. }) => {
+                    endpoint.is_well();
+                    return Err(refused);
+                }
             };
             let asked = if let Stop::Unavailable { retry_after, .. } = &stop { *retry_after } else { None };
             endpoint.rests(asked, Instant::now());
@@ -228,7 +237,12 @@ impl Session {
                         return Ok(Taken { endpoint, told });
                     }
                     Err(Refusal::Token { reason }) => words = reason,
-                    Err(Refusal::Event { event, reason }) => return Err(Failure::Refused { event, reason }),
+                    Err(Refusal::Event { event, reason }) => {
+                        return Err(Failure::Refused { event, reason, is_too_large: false });
+                    }
+                    Err(Refusal::Size { reason }) => {
+                        return Err(Failure::Refused { event: None, reason, is_too_large: true });
+                    }
                     Err(Refusal::Stop(stop)) => return Err(Failure::Stop(stop)),
                     Err(Refusal::NoAcks { reason }) => {
                         return Err(Failure::Stop(self.without_acks(endpoint, &token, true, reason)));

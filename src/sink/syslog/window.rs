@@ -78,10 +78,20 @@ impl Window {
         self.batches.front().map(|oldest| oldest.at + self.time)
     }
 
+    /// Bytes written to this connection.
+    pub(super) const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Bytes of this connection that were acknowledged, while `queued` were not.
+    pub(super) const fn acknowledged(&self, queued: u64) -> u64 {
+        self.written.saturating_sub(queued)
+    }
+
     /// Whether the oldest batch was acknowledged, while `queued` bytes of the connection were not. Under TLS more bytes are on the
     /// wire than are counted here, so it errs on the safe side.
     pub(super) fn is_acknowledged(&self, queued: u64) -> bool {
-        self.batches.front().is_some_and(|oldest| oldest.end <= self.written.saturating_sub(queued))
+        self.batches.front().is_some_and(|oldest| oldest.end <= self.acknowledged(queued))
     }
 
     /// Lets the oldest batch go: up to where it reached.

@@ -108,6 +108,9 @@ pub(super) fn stop(target: &Target, what: &str, error: &io::Error) -> Stop {
     }
     let hint = match error.kind() {
         ErrorKind::ConnectionRefused => "; is the receiver running, and is this its port?",
+        ErrorKind::TimedOut if what == "write to" => {
+            "; it acknowledges nothing: does the receiver hang, or is a route or firewall in the way?"
+        }
         ErrorKind::TimedOut => "; no answer: check the route and the firewalls",
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset if address.starts_with("tls:") => {
             "; does it speak TLS on this port, and does it know our client certificate's CA?"

@@ -1,7 +1,8 @@
 //! A sink that is away delays nobody: senders get their answers, other sinks their events; when it is back it gets everything, fast.
 //!
 //! Away is a syslog server, killed and started again; not delayed is a file. `VERDICT_RELAY_AWAY=600` keeps it away for that many seconds.
-//! From a minute on the project's own bars are asserted; a shorter run, which shares its machine with others, asserts bounds far from them.
+//! From a minute on the project's own bars are asserted, for which `VERDICT_RELAY_PROGRAM` has to name a release build. A shorter run, which
+//! shares its machine with others, asserts bounds far from them, and so does one of a debug build.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -125,7 +126,9 @@ fn a_sink_that_is_away_delays_nobody_and_drains_fast_when_it_is_back() {
             drained / rate
         );
         assert!(!is_asked || rate >= 0.9 * f64::from(RATE), "the load is only {rate:.0} events/s");
-        let (times, slower) = if is_long { (5.0, before / 10 + NOISE) } else { (1.0, before + 25 * NOISE) };
+        let is_release = std::env::var_os("VERDICT_RELAY_PROGRAM").is_some();
+        let (times, slower) =
+            if is_long && is_release { (5.0, before / 10 + NOISE) } else { (1.0, before + 25 * NOISE) };
         assert!(drained >= times * rate, "the drain is only {drained:.0} events/s, at an arrival of {rate:.0}");
         assert!(during <= before + slower, "the other sink is delayed: {during:?} instead of {before:?}");
     });

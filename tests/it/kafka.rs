@@ -48,6 +48,43 @@ fn a_broker_that_is_killed_under_load_costs_nothing_and_keeps_the_order() {
 }
 
 #[test]
+fn a_cluster_without_enough_replicas_gets_everything_once_it_has_them() {
+    let mut kafka = Kafka::start_pair();
+    for topic in ["patient", "hasty"] {
+        kafka.create_topic(topic, 3, &["min.insync.replicas=2"]);
+    }
+    let (mut site, book) = (Site::new(), Arc::new(Book::default()));
+    site.more = sink("patient", &kafka.broker(), "patient", "")
+        + &sink("hasty", &kafka.broker(), "hasty", "options = { \"message.timeout.ms\" = 2000 }\n");
+    let service = site.start();
+    let load = Load::start(service.receiver, 2, &book);
+    let delivered = || ["patient", "hasty"].map(|name| service.counts(name).delivered);
+    wait_until("both get events", PATIENCE, || delivered().iter().all(|count| *count > 100));
+    kafka.kill_second();
+    // What was confirmed before may still be on its way to us.
+    sleep(Duration::from_millis(500));
+    let before = delivered();
+    wait_until("the broker refuses", PATIENCE, || kafka.log().contains("NotEnoughReplicasException"));
+    wait_until("one sink says so", PATIENCE, || state(&service, "hasty", "backoff"));
+    sleep(Duration::from_secs(2));
+    assert_eq!(delivered(), before, "nothing counts that one broker alone has");
+    assert!(service.counts("hasty").pending > 0);
+    kafka.resume_second();
+    load.stop();
+    for name in ["patient", "hasty"] {
+        settled(&service, name);
+        let arrived = arrived(&kafka, name);
+        book.check(&arrived, &HashSet::new());
+        let counts = service.counts(name);
+        counts.assert_they_add_up();
+        assert_eq!((counts.delivered, counts.dead), (arrived.ids().len() as u64, 0), "{name}");
+        note(&format!("{name}, too few replicas"), &arrived);
+    }
+    // Said once, though it was tried again and again.
+    assert_eq!(service.log().matches("sink hasty waits").count(), 1, "{}", service.log());
+}
+
+#[test]
 fn a_missing_topic_and_records_that_are_too_large_cost_no_neighbour() {
     let kafka = Kafka::start();
     kafka.create_topic("small", 2, &["max.message.bytes=6000"]);

@@ -27,6 +27,8 @@ mod readme;
 mod replay;
 mod service;
 #[cfg(feature = "peers")]
+mod splunk;
+#[cfg(feature = "peers")]
 mod submit;
 #[cfg(feature = "peers")]
 mod syslog_loss;

@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Apache Kafka, one node in KRaft mode. Topics are never made on their own: [`Kafka::create_topic`].
+/// Apache Kafka in KRaft mode, one node or two. Topics are never made on their own: [`Kafka::create_topic`].
 #[derive(Debug)]
 pub struct Kafka {
     process: Option<Process>,
@@ -30,17 +30,38 @@ pub struct Kafka {
     controller: u16,
     /// Ports for those who prove who they are: by SASL, by a TLS certificate, by SASL over TLS.
     pub secured: Option<[u16; 3]>,
+    /// A second broker, which is no controller.
+    second: Option<Second>,
+}
+
+#[derive(Debug)]
+struct Second {
+    process: Option<Process>,
+    folder: TempDir,
+    port: u16,
 }
 
 impl Kafka {
+    /// Any 22 letters and digits.
+    const CLUSTER: &str = "aClusterOfTwoBrokers02";
+
     /// Of the user `relay` of [`Kafka::start_secured`].
     pub const PASSWORD: &str = "a-password-of-the-broker";
 
     /// Starts a broker with empty storage.
     pub fn start() -> Self {
         let [port, controller] = free_ports();
-        let mut kafka = Self { process: None, folder: folder(), port, controller, secured: None };
+        let mut kafka = Self { process: None, folder: folder(), port, controller, secured: None, second: None };
         kafka.resume();
+        kafka
+    }
+
+    /// Starts two brokers. Every topic has two replicas, and one that stops following is out of the set within 2 s.
+    pub fn start_pair() -> Self {
+        let mut kafka = Self::start();
+        let [port] = free_ports();
+        kafka.second = Some(Second { process: None, folder: folder(), port });
+        kafka.resume_second();
         kafka
     }
 
@@ -48,7 +69,7 @@ impl Kafka {
     pub fn start_secured() -> Self {
         let [port, controller, sasl, tls, both] = free_ports();
         let secured = Some([sasl, tls, both]);
-        let mut kafka = Self { process: None, folder: folder(), port, controller, secured };
+        let mut kafka = Self { process: None, folder: folder(), port, controller, secured, second: None };
         kafka.resume();
         kafka
     }
@@ -58,6 +79,7 @@ impl Kafka {
         let mut command = script("kafka.sh", "kafka");
         command.arg(self.folder.path()).args([self.port, self.controller].map(|port| port.to_string()));
         command.args(self.secured.iter().flatten().map(u16::to_string)).env("KAFKA_PASSWORD", Self::PASSWORD);
+        command.env("KAFKA_CLUSTER", Self::CLUSTER).env("KAFKA_PROPS", LAG_MAX);
         self.process =
             Some(Process::start("Kafka", command, self.folder.path(), |log| log.contains("Kafka Server started")));
     }
@@ -65,6 +87,27 @@ impl Kafka {
     /// Ends it as a power cut would: `SIGKILL`.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// The same of the second broker.
+    pub fn kill_second(&mut self) {
+        self.second.as_mut().expect("there are two").process = None;
+    }
+
+    /// Starts the second broker, for the first time or again.
+    pub fn resume_second(&mut self) {
+        let controller = self.controller;
+        let second = self.second.as_mut().expect("there are two");
+        let mut command = script("kafka.sh", "kafka");
+        command.arg(second.folder.path()).args([second.port, controller].map(|port| port.to_string()));
+        command.env("KAFKA_CLUSTER", Self::CLUSTER).env("KAFKA_PROPS", LAG_MAX).env("KAFKA_NODE", "2");
+        let ready = |log: &str| log.contains("Kafka Server started");
+        second.process = Some(Process::start("the second broker", command, second.folder.path(), ready));
+    }
+
+    /// What the first broker wrote since it was started: warnings and errors.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("stderr.log")).expect("it was started")
     }
 
     /// `host:port`, as a client's `bootstrap.servers` takes it.
@@ -76,6 +119,7 @@ impl Kafka {
     pub fn create_topic(&self, topic: &str, partitions: u16, settings: &[&str]) {
         let mut command = script("kafka-topic.sh", "kafka");
         command.args([&self.port.to_string(), topic, &partitions.to_string()]).args(settings);
+        command.env("REPLICAS", if self.second.is_some() { "2" } else { "1" });
         output_of(command);
     }
 
@@ -310,6 +354,13 @@ impl Hec {
     /// Waits until it has written at least this many events and returns all of them.
     pub fn received(&self, events: usize) -> Vec<Value> {
         received(self.folder.path(), events)
+    }
+
+    /// What it has written up to now, a line an event.
+    pub fn written(&self) -> String {
+        let mut written = fs::read_to_string(self.folder.path().join("received.jsonl")).unwrap_or_default();
+        written.truncate(written.rfind('\n').map_or(0, |end| end + 1));
+        written
     }
 }
 
@@ -570,6 +621,8 @@ fn tail(log: &str) -> String {
 
 /// Ten times what the slowest of them, Kafka, needs on a busy machine with two cores.
 const START_WAIT_MAX: Duration = Duration::from_mins(1);
+/// Kafka takes a replica out of the set after 30 s by default.
+const LAG_MAX: &str = "replica.lag.time.max.ms=2000";
 /// Peers write at once; this is for a machine that is busy with other tests.
 const RECEIVE_WAIT_MAX: Duration = Duration::from_secs(20);
 /// A loopback peer answers in milliseconds or not at all.

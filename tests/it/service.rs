@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,11 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// First analysis of every subject: 2026-03-23T12:00:00Z.
 const ANALYSED_AT: i64 = 1_774_267_200_000;
 
+/// The program: this build's, or the one that `VERDICT_RELAY_PROGRAM` names, like a release build for figures.
+fn program() -> PathBuf {
+    std::env::var_os("VERDICT_RELAY_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_verdict-relay").into(), PathBuf::from)
+}
+
 /// Where a service lives: its store, its config and the file that its sink writes.
 pub struct Site {
     /// Goes when the test ends.
@@ -47,6 +52,8 @@ pub struct Site {
     pub store_keys: String,
     /// More arguments of `serve`.
     pub arguments: Vec<String>,
+    /// File for its standard output; nowhere by default.
+    pub output: Option<PathBuf>,
 }
 
 impl Site {
@@ -54,7 +61,15 @@ impl Site {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (store, sink) = (folder.path().join("data"), folder.path().join("verdicts.ndjson"));
-        Self { folder, store, sink, more: String::new(), store_keys: String::new(), arguments: Vec::new() }
+        Self {
+            folder,
+            store,
+            sink,
+            more: String::new(),
+            store_keys: String::new(),
+            arguments: Vec::new(),
+            output: None,
+        }
     }
 
     /// A store at this place, which may be a file system of its own.
@@ -132,13 +147,15 @@ start = "earliest"
     fn launch(&self, mut up: impl FnMut(&mut Service) -> bool) -> Result<Service, (ExitStatus, String)> {
         let config = self.write_config();
         let started = Instant::now();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_verdict-relay"))
+        // Of standard output is kept what the sink `console` writes.
+        let output = self.output.as_ref().map_or_else(Stdio::null, |path| File::create(path).expect("made").into());
+        let mut child = Command::new(program())
             .arg("--config")
             .arg(config)
             .arg("serve")
             .args(&self.arguments)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(output)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
@@ -200,9 +217,18 @@ impl Service {
 
     /// Most memory that it ever held, in MiB.
     pub fn rss_peak_mib(&self) -> u64 {
+        self.memory_kib("VmHWM:") / 1024
+    }
+
+    /// Memory that it holds now, in KiB.
+    pub fn rss_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    fn memory_kib(&self, what: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("Linux says it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Sends it a signal.

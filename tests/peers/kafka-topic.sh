@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates a topic with Kafka's own tool. Usage: kafka-topic.sh PORT TOPIC PARTITIONS [config=value ...]
+# Creates a topic with Kafka's own tool. Usage: kafka-topic.sh PORT TOPIC PARTITIONS [config=value ...]   env: REPLICAS (1)
 set -euo pipefail
 # shellcheck source=peers-env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/peers-env.sh"
@@ -7,4 +7,4 @@ installed kafka
 port=$1 topic=$2 partitions=$3
 shift 3
 exec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -cp "$here/kafka:$PEERS/kafka/lib/*" org.apache.kafka.tools.TopicCommand \
-  --bootstrap-server "127.0.0.1:$port" --create --topic "$topic" --partitions "$partitions" --replication-factor 1 "${@/#/--config=}"
+  --bootstrap-server "127.0.0.1:$port" --create --topic "$topic" --partitions "$partitions" --replication-factor "${REPLICAS:-1}" "${@/#/--config=}"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs Apache Kafka (KRaft, one node, loopback) in the foreground. Usage: kafka.sh DIR PORT [CONTROLLER_PORT, default PORT+1] [SASL_PORT TLS_PORT SASL_TLS_PORT]   env: KAFKA_HEAP (256m), KAFKA_PROPS (more lines for server.properties), KAFKA_PASSWORD
+# Runs a node of Apache Kafka (KRaft, loopback) in the foreground. Usage: kafka.sh DIR PORT [CONTROLLER_PORT, default PORT+1] [SASL_PORT TLS_PORT SASL_TLS_PORT]   env: KAFKA_HEAP (256m), KAFKA_PROPS (more lines for server.properties), KAFKA_PASSWORD, KAFKA_CLUSTER (id of the cluster, of letters and digits), KAFKA_NODE (1)
+# KAFKA_NODE=2 joins the cluster of the node whose CONTROLLER_PORT and KAFKA_CLUSTER it is given, as a broker only.
 # With three more ports: user `relay` by PLAIN, SCRAM-SHA-256 and -512 with KAFKA_PASSWORD, and by unsigned OAUTHBEARER tokens; TLS that wants the certificate `client` of DIR/certs; both; and ACLs.
 # Storage in DIR/data is formatted only when new, so a restart after kill -9 keeps the records. Topics are never created on their own.
 set -euo pipefail
@@ -9,6 +10,8 @@ installed kafka
 dir=$(absolute "$1")
 port=$2
 controller=${3:-$((port + 1))}
+node=${KAFKA_NODE:-1} roles=broker,controller listens=,CONTROLLER://127.0.0.1:$controller
+if [ "$node" -gt 1 ]; then roles=broker listens=''; fi
 more='' protocols='' secured='' scram=()
 if [ $# -gt 3 ]; then
   "$here/certs.sh" "$dir/certs"
@@ -35,10 +38,10 @@ listener.name.$listener.oauthbearer.sasl.jaas.config=$login.oauthbearer.OAuthBea
   done
 fi
 cat > "$dir/server.properties" <<P
-process.roles=broker,controller
-node.id=1
+process.roles=$roles
+node.id=$node
 controller.quorum.voters=1@127.0.0.1:$controller
-listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller$more
+listeners=PLAINTEXT://127.0.0.1:$port$listens$more
 advertised.listeners=PLAINTEXT://127.0.0.1:$port$more
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
@@ -63,6 +66,7 @@ java=(java "-Xms${KAFKA_HEAP:-256m}" "-Xmx${KAFKA_HEAP:-256m}" -XX:+UseSerialGC 
   -Djava.awt.headless=true -cp "$here/kafka:$PEERS/kafka/lib/*")
 if [ ! -e "$dir/data/meta.properties" ]; then
   # Only letters and digits: an id that begins with a dash is taken for an option.
-  "${java[@]}" kafka.tools.StorageTool format -t "$(head -c 16 /dev/urandom | base64 | tr '+/' AB | tr -d =)" -c "$dir/server.properties" "${scram[@]}" >&2
+  cluster=${KAFKA_CLUSTER:-$(head -c 16 /dev/urandom | base64 | tr '+/' AB | tr -d =)}
+  "${java[@]}" kafka.tools.StorageTool format -t "$cluster" -c "$dir/server.properties" "${scram[@]}" >&2
 fi
 exec "${java[@]}" kafka.Kafka "$dir/server.properties"

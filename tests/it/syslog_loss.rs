@@ -131,10 +131,13 @@ fn a_receiver_that_hangs_and_is_killed_misses_nothing_and_nothing_counts_as_deli
     }
 }
 
+/// So small that one fits into the buffer of a connection that nobody accepts.
+const SMALL_BATCHES: &str = "batch = { events_max = 10 }";
+
 #[test]
 fn a_receiver_that_hangs_with_full_buffers_is_away_until_it_reads_again_and_the_log_says_so_once() {
     let rsyslog = Rsyslog::start();
-    let site = site(&format!("tcp://127.0.0.1:{}", rsyslog.tcp), "time = \"1s\"", "");
+    let site = site(&format!("tcp://127.0.0.1:{}", rsyslog.tcp), "time = \"1s\"", SMALL_BATCHES);
     let (service, book) = (site.start(), Arc::new(Book::default()));
     let load = Load::start(service.receiver, 4, &book);
     std::thread::sleep(Duration::from_secs(1));

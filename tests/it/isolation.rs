@@ -70,6 +70,10 @@ fn written_since(path: &Path, from: u64) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+fn per_second(events: u64, within: Duration) -> f64 {
+    f64::from(u32::try_from(events).expect("fewer than billions")) / within.as_secs_f64()
+}
+
 /// Waits until a sink that is back has caught up with the load, which goes on: how many events a second it got since the first of them.
 ///
 /// An event counts here a second after it was taken, the first one as well as the last one: so that second is in no figure.
@@ -81,7 +85,7 @@ fn drain(service: &Service, sink: &str, patience: Duration) -> f64 {
         let counts = service.counts(sink);
         // What came within the last two seconds waits at a sink that keeps up.
         if counts.pending <= u64::from(2 * RATE) {
-            return (counts.delivered - before) as f64 / began.elapsed().as_secs_f64();
+            return per_second(counts.delivered - before, began.elapsed());
         }
         assert!(began.elapsed() < patience, "{counts:?}: it does not catch up");
         sleep(Duration::from_millis(100));
@@ -115,7 +119,7 @@ fn a_sink_that_is_away_delays_nobody_and_drains_fast_when_it_is_back() {
         sleep(until.saturating_sub(gone_at.elapsed()));
         assert_eq!(state(&service, "late", "backoff"), 1, "{}", service.log());
         assert_eq!(state(&service, "local", "ok"), 1);
-        let rate = posted.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+        let rate = per_second(posted.load(Ordering::Relaxed), began.elapsed());
         let (backlog, behind) = (service.counts("late").pending, service.counts("local").pending);
         rsyslog.resume();
         let drained = drain(&service, "late", PATIENCE + until);

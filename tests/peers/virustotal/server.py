@@ -5,7 +5,7 @@ usage: server.py DIR PORT
 
 DIR is read at each request: `keys` (one a line, `KEY` or `KEY inactive` or `KEY forbidden`), `objects.json` ({path: answer}), `notifications.jsonl`
 (an object a line, with context_attributes), `errors` (lines `PART-OF-PATH CODE`: such paths answer this error), `quota` (requests that are
-allowed an hour, 360000 by default). Every request is a line of DIR/requests.jsonl.
+allowed an hour, 360000 by default), `used` (how many of them others had before). Every request is a line of DIR/requests.jsonl.
 """
 import base64, json, os, re, sys, threading, time
 from datetime import datetime, timezone
@@ -104,15 +104,15 @@ def answer(path, query, key, state):
         part, _, code = line.partition(" ")
         if part and part in path:
             raise Refused(code)
-    quota = int(read("quota", "360000"))
+    quota, by_others = int(read("quota", "360000")), int(read("used", "0"))
     match = re.fullmatch(r"users/([^/]+)/overall_quotas", path)
     if match:
         if match[1] != key:
             raise Refused("ForbiddenError")
-        hourly = {"allowed": quota, "used": used.get(key, 0)}
+        hourly = {"allowed": quota, "used": by_others + used.get(key, 0)}
         return {"data": {"api_requests_hourly": {"user": hourly, "group": {**hourly, "inherited_from": "example-group"}}}}
     with lock:
-        if used.get(key, 0) >= quota:
+        if by_others + used.get(key, 0) >= quota:
             raise Refused("QuotaExceededError", "Quota exceeded")
         used[key] = used.get(key, 0) + 1
     if state == "forbidden":

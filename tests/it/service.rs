@@ -649,7 +649,8 @@ impl Book {
     /// As [`Book::settle`], where `lost` is known to be gone.
     pub fn settle_without(&self, site: &Site, service: &Service, lost: &HashSet<String>) -> Arrived {
         let acknowledged = self.snapshot();
-        let until = Instant::now() + PATIENCE;
+        // Long backlogs take long: what counts is that there is less and less of them.
+        let (mut until, mut least) = (Instant::now() + PATIENCE, usize::MAX);
         let whole = loop {
             let arrived = site.arrived();
             let missing = {
@@ -658,6 +659,9 @@ impl Book {
             };
             if missing == 0 && service.counts("local").pending == 0 || Instant::now() > until {
                 break site.arrived();
+            }
+            if missing < least {
+                (least, until) = (missing, Instant::now() + PATIENCE);
             }
             std::thread::sleep(Duration::from_millis(20));
         };

@@ -240,6 +240,35 @@ async fn pruning_takes_whole_segments_that_nobody_needs() {
 }
 
 #[tokio::test]
+async fn who_keeps_up_reads_nothing_back_from_the_disk_and_who_does_not_reads_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let journal = DiskJournal::open(&options(folder.path())).expect("opens");
+    journal.append(draft(b"before there is a reader")).await.expect("durable");
+    let mut reader = journal.reader(0);
+    assert_eq!(reader.read(100, 1 << 20).expect("readable").0.len(), 1);
+    journal.append(draft(b"kept")).await.expect("durable");
+    // Nothing of it is on the disk any more.
+    let path = only_segment(folder.path());
+    let whole = fs::read(&path).expect("readable");
+    let file = File::options().write(true).open(&path).expect("opens");
+    file.write_all_at(&vec![0; 8192], FRAMES_AT).expect("written");
+    assert_eq!(bodies(&reader.read(100, 1 << 20).expect("readable").0), [b"kept"]);
+    file.write_all_at(&whole, 0).expect("written");
+    // More than is kept in memory: what came first is read from the files.
+    for number in 0..60_u8 {
+        journal.append(draft(&vec![number; 200_000])).await.expect("durable");
+    }
+    assert!(journal.shared.recent().bytes <= RECENT_BYTES_MAX);
+    let mut rest = Vec::new();
+    while let (records, _) = reader.read(7, 1 << 20).expect("readable")
+        && !records.is_empty()
+    {
+        rest.extend(bodies(&records));
+    }
+    assert!(rest == (0..60).map(|number| vec![number; 200_000]).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_full_store_refuses_and_takes_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let journal = DiskJournal::open(&options(folder.path())).expect("opens");

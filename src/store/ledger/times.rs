@@ -2,9 +2,11 @@
 //!
 //! Positions are given out in the order of arrival, so a row is at least as old as the first mark behind it. That is all a retention asks.
 //!
+//! Invariant: a later mark has a later time and a later position, whatever the clock does.
+//!
 //! Not here: what is forgotten (`transaction`).
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::transaction::integer;
@@ -25,19 +27,17 @@ INSERT INTO times SELECT unixepoch() / 600, unixepoch() * 1000, value FROM meta 
 ";
 
 /// One mark covers this much: fifty thousand of them a year, and nothing goes more than that too late.
-const SPAN: SignedDuration = SignedDuration::from_mins(10);
-/// Before this the program did not exist: such a clock is not set yet, and says nothing. 2026-01-01.
-const CLOCK_SET_MS: i64 = 1_767_225_600_000;
+const SPAN_MS: i64 = 10 * 60 * 1000;
 
-/// Everything up to `position` was received by `at`.
+/// Everything up to `position` was received by `at`, or by the last mark where the clock went back: a time that is too late keeps something for
+/// too long, one that is too early would forget what is still asked for.
 pub(super) fn mark(connection: &Connection, at: Timestamp, position: Position) -> rusqlite::Result<()> {
-    let at = at.as_millisecond();
-    if at < CLOCK_SET_MS {
-        return Ok(());
-    }
     connection
-        .prepare_cached("INSERT OR REPLACE INTO times (span, at, position) VALUES (?, ?, ?)")?
-        .execute(params![span(at), at, integer(position.0)])?;
+        .prepare_cached(
+            "INSERT OR REPLACE INTO times (span, at, position) SELECT at / ?3, at, ?2
+             FROM (SELECT max(?1, coalesce((SELECT at FROM times ORDER BY span DESC LIMIT 1), 0)) AS at)",
+        )?
+        .execute(params![at.as_millisecond(), integer(position.0), SPAN_MS])?;
     Ok(())
 }
 
@@ -59,8 +59,8 @@ pub(super) fn forget(connection: &Connection, at: Timestamp) -> rusqlite::Result
     Ok(())
 }
 
-fn span(at_ms: i64) -> i64 {
-    at_ms.div_euclid(i64::try_from(SPAN.as_millis()).expect("small"))
+const fn span(at_ms: i64) -> i64 {
+    at_ms.div_euclid(SPAN_MS)
 }
 
 #[cfg(test)]
@@ -90,12 +90,16 @@ mod tests {
             [1, 10, 11, 35, 91].map(|minute| before(&connection, minute)),
             [None, Some(9), Some(9), Some(29), Some(90)]
         );
-        // A machine that started without a clock, and a clock that was a year ahead for a while.
-        received(91, Timestamp::UNIX_EPOCH);
-        received(92, at(60 * 24 * 365));
-        assert_eq!([60, 100].map(|minute| before(&connection, minute)), [Some(59), Some(90)]);
-        received(93, at(100));
-        assert_eq!(before(&connection, 101), Some(93));
+        // A clock that is weeks behind for a while, or not set at all, makes nothing older than it is.
+        received(91, at(-60 * 24 * 21));
+        received(92, Timestamp::UNIX_EPOCH);
+        assert_eq!([60, 90, 91].map(|minute| before(&connection, minute)), [Some(59), Some(89), Some(92)]);
+        // One that was a year ahead keeps what came since, and the size cap can free it all the same.
+        received(93, at(60 * 24 * 365));
+        received(94, at(100));
+        assert_eq!(before(&connection, 101), Some(92));
+        let all = position_before(&connection, Timestamp::MAX).expect("readable");
+        assert_eq!(all, Some(Position::new(94, 0)));
         forget(&connection, at(50)).expect("forgotten");
         assert_eq!([10, 50].map(|minute| before(&connection, minute)), [None, Some(49)]);
     }

@@ -5,19 +5,22 @@
 //!
 //! Not here: how a payload is read (`adapter`), how an event looks to a receiver (`format`).
 
+mod hash;
 mod identity;
+mod name;
+mod subject;
 mod topic;
 
 use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256 as Sha256Hasher};
 
+pub use hash::{Hash, HashError, Md5, Sha1, Sha256};
 use identity::digest_of_parts;
 pub use identity::{Uid, uid_by_position, uid_of, uid_of_details};
+pub use name::{Name, NameError, SourceId};
+pub use subject::{Subject, SubjectId};
 pub use topic::{Topic, overdue_uid};
 
 /// What the analysis found, in order of severity: the worst of two verdicts is their `max`.
@@ -116,236 +119,6 @@ impl Auth {
             Self::Mtls => "mtls",
             Self::Confirmed => "confirmed",
             Self::Signature => "signature",
-        }
-    }
-}
-
-/// Name of a source or sink: `[a-z0-9][a-z0-9_-]*`, at most 63 bytes, so that it fits file names, labels and environment overrides.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Name(Arc<str>);
-
-/// A source of deliveries, as named in the config.
-pub type SourceId = Name;
-
-impl Name {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// Why a text is no [`Name`].
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("\"{0}\" is not a name: use a-z, 0-9, _ and -, begin with a letter or digit, at most 63 characters")]
-pub struct NameError(String);
-
-impl FromStr for Name {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        let bytes = text.as_bytes();
-        let starts_well = bytes.first().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let all_well = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-'));
-        if starts_well && all_well && bytes.len() <= 63 {
-            Ok(Self(text.into()))
-        } else {
-            Err(NameError(text.chars().take(80).collect()))
-        }
-    }
-}
-
-impl TryFrom<String> for Name {
-    type Error = NameError;
-
-    fn try_from(text: String) -> Result<Self, NameError> {
-        text.parse()
-    }
-}
-
-impl From<Name> for String {
-    fn from(name: Name) -> Self {
-        name.0.as_ref().to_owned()
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A hash of `N` bytes, written as lower-case hexadecimal.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Hash<const N: usize>(pub [u8; N]);
-
-/// SHA-256 of a file.
-pub type Sha256 = Hash<32>;
-/// SHA-1 of a file.
-pub type Sha1 = Hash<20>;
-/// MD5 of a file.
-pub type Md5 = Hash<16>;
-
-/// Why a text is no hash of the expected length.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("expected {} hexadecimal digits", N * 2)]
-pub struct HashError<const N: usize>;
-
-impl<const N: usize> FromStr for Hash<N> {
-    type Err = HashError<N>;
-
-    /// Accepts either case, because senders use both; nothing else is tolerated.
-    fn from_str(text: &str) -> Result<Self, HashError<N>> {
-        let mut bytes = [0; N];
-        hex::decode_to_slice(text, &mut bytes).map_err(|_| HashError)?;
-        Ok(Self(bytes))
-    }
-}
-
-impl<const N: usize> TryFrom<String> for Hash<N> {
-    type Error = HashError<N>;
-
-    fn try_from(text: String) -> Result<Self, HashError<N>> {
-        text.parse()
-    }
-}
-
-impl<const N: usize> From<Hash<N>> for String {
-    fn from(hash: Hash<N>) -> Self {
-        hex::encode(hash.0)
-    }
-}
-
-impl<const N: usize> fmt::Display for Hash<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 64];
-        let text = &mut text[..N * 2];
-        hex::encode_to_slice(self.0, text).map_err(|_| fmt::Error)?;
-        f.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
-    }
-}
-
-impl<const N: usize> fmt::Debug for Hash<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// What the verdict is about. At least one identifier is always present: see the constructors.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subject {
-    id: SubjectId,
-    /// SHA-1, where the sender gave it beside a stronger identifier.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha1: Option<Sha1>,
-    /// MD5, where the sender gave it beside a stronger identifier.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub md5: Option<Md5>,
-    /// File name, chosen by whoever made the file: never trusted, at most [`TEXT_BYTES_MAX`] bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Size in bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<u64>,
-    /// Type of the file in the sender's words (`Win32 EXE`, `application/pdf`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file_type: Option<String>,
-}
-
-/// The identifier a subject is known by: the strongest one that the sender gave.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SubjectId {
-    /// A file, by SHA-256.
-    Sha256(Sha256),
-    /// A file of which only the SHA-1 is known.
-    Sha1(Sha1),
-    /// A file of which only the MD5 is known.
-    Md5(Md5),
-    /// A URL, domain or address, as the sender wrote it.
-    Url(String),
-    /// An object in a store, known by its URL and entity tag.
-    Object {
-        /// Where it lies.
-        url: String,
-        /// Which version of it; empty where the sender gave none.
-        etag: String,
-    },
-    /// A mail or chat message, by the sender's id.
-    Message(String),
-}
-
-impl Subject {
-    /// A file known by the strongest of the given hashes; none if there is no hash at all.
-    pub fn file(sha256: Option<Sha256>, sha1: Option<Sha1>, md5: Option<Md5>) -> Option<Self> {
-        let id = match (sha256, sha1, md5) {
-            (Some(hash), _, _) => SubjectId::Sha256(hash),
-            (None, Some(hash), _) => SubjectId::Sha1(hash),
-            (None, None, Some(hash)) => SubjectId::Md5(hash),
-            (None, None, None) => return None,
-        };
-        Some(Self { sha1, md5, ..Self::of(id) })
-    }
-
-    /// Any other subject, known by `id`.
-    pub const fn of(id: SubjectId) -> Self {
-        Self { id, sha1: None, md5: None, name: None, size: None, file_type: None }
-    }
-
-    /// The identifier.
-    pub const fn id(&self) -> &SubjectId {
-        &self.id
-    }
-
-    /// SHA-256, if that is what the file is known by.
-    pub const fn sha256(&self) -> Option<Sha256> {
-        match self.id {
-            SubjectId::Sha256(hash) => Some(hash),
-            _ => None,
-        }
-    }
-
-    /// The URL of a `url` or `object` subject.
-    pub fn url(&self) -> Option<&str> {
-        match &self.id {
-            SubjectId::Url(url) | SubjectId::Object { url, .. } => Some(url),
-            _ => None,
-        }
-    }
-
-    /// `file`, `url`, `object` or `message`.
-    pub const fn kind(&self) -> &'static str {
-        match self.id {
-            SubjectId::Sha256(_) | SubjectId::Sha1(_) | SubjectId::Md5(_) => "file",
-            SubjectId::Url(_) => "url",
-            SubjectId::Object { .. } => "object",
-            SubjectId::Message(_) => "message",
-        }
-    }
-
-    /// The key of the verdict index and of Kafka: short, printable, without anything that the sender chose.
-    pub fn key(&self) -> String {
-        let digest = |parts: &[&str]| hex::encode(digest_of_parts(parts.iter().map(|part| part.as_bytes())));
-        match &self.id {
-            SubjectId::Sha256(hash) => format!("file:{hash}"),
-            SubjectId::Sha1(hash) => format!("file:sha1:{hash}"),
-            SubjectId::Md5(hash) => format!("file:md5:{hash}"),
-            SubjectId::Url(url) => format!("url:{}", hex::encode(Sha256Hasher::digest(url))),
-            SubjectId::Object { url, etag } => format!("object:{}", digest(&[url, etag])),
-            SubjectId::Message(id) => format!("message:{}", digest(&[id])),
-        }
-    }
-
-    /// How a person would call it: the file name, else the URL, else the identifier.
-    pub fn label(&self) -> std::borrow::Cow<'_, str> {
-        match (&self.name, &self.id) {
-            (Some(name), _) => name.into(),
-            (None, SubjectId::Url(url) | SubjectId::Object { url, .. }) => url.into(),
-            (None, SubjectId::Message(id)) => id.into(),
-            (None, SubjectId::Sha256(hash)) => hash.to_string().into(),
-            (None, SubjectId::Sha1(hash)) => hash.to_string().into(),
-            (None, SubjectId::Md5(hash)) => hash.to_string().into(),
         }
     }
 }
@@ -656,31 +429,6 @@ mod tests {
     fn finding(event_id: Option<&str>) -> Finding {
         let subject = Subject::of(SubjectId::Url("https://example.com/".to_owned()));
         Finding { event_id: event_id.map(str::to_owned), ..Finding::new(subject, Verdict::Clean) }
-    }
-
-    #[test]
-    fn a_name_holds_nothing_that_would_need_an_escape() {
-        for good in ["a", "0", "portal", "vt-2_x", &"a".repeat(63)] {
-            assert!(good.parse::<Name>().is_ok(), "{good}");
-        }
-        for bad in ["", "-a", "_a", "A", "a.b", "a/b", "ü", "a\n", &"a".repeat(64)] {
-            assert!(bad.parse::<Name>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_hash_is_read_in_either_case_and_shown_in_lower() {
-        let upper: Md5 = "44D88612FEA8A8F36DE82E1278ABB02F".parse().expect("32 digits");
-        assert_eq!(upper.to_string(), "44d88612fea8a8f36de82e1278abb02f");
-        assert!("44d8".parse::<Md5>().is_err());
-        assert!("zz".repeat(16).parse::<Md5>().is_err());
-    }
-
-    #[test]
-    fn the_strongest_hash_names_the_file() {
-        assert!(Subject::file(None, None, None).is_none());
-        let both = Subject::file(None, Some(Hash([1; 20])), Some(Hash([2; 16]))).expect("has hashes");
-        assert_eq!(both.key(), format!("file:sha1:{}", "01".repeat(20)));
     }
 
     #[test]

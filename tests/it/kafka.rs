@@ -35,12 +35,7 @@ fn a_broker_that_is_killed_under_load_costs_nothing_and_keeps_the_order() {
     sleep(Duration::from_millis(500));
     load.stop();
     for name in ["patient", "hasty"] {
-        settled(&service, name);
-        let arrived = arrived(&kafka, name);
-        book.check(&arrived, &HashSet::new());
-        let counts = service.counts(name);
-        counts.assert_they_add_up();
-        assert_eq!((counts.delivered, counts.dead), (arrived.ids().len() as u64, 0), "{name}");
+        let arrived = whole(&service, &kafka, &book, name);
         // At most what was on the way, each time that it was given up.
         assert!(arrived.repeated() <= 20_000, "{name}: {} of {}", arrived.repeated(), arrived.events.len());
         note(name, &arrived);
@@ -72,12 +67,7 @@ fn a_cluster_without_enough_replicas_gets_everything_once_it_has_them() {
     kafka.resume_second();
     load.stop();
     for name in ["patient", "hasty"] {
-        settled(&service, name);
-        let arrived = arrived(&kafka, name);
-        book.check(&arrived, &HashSet::new());
-        let counts = service.counts(name);
-        counts.assert_they_add_up();
-        assert_eq!((counts.delivered, counts.dead), (arrived.ids().len() as u64, 0), "{name}");
+        let arrived = whole(&service, &kafka, &book, name);
         note(&format!("{name}, too few replicas"), &arrived);
     }
     // Said once, though it was tried again and again.
@@ -230,6 +220,17 @@ fn settled(service: &Service, sink: &str) {
         let counts = service.counts(sink);
         counts.pending == 0 && counts.entered > 0
     });
+}
+
+/// What arrived in the topic of this name: everything, in order, and counted.
+fn whole(service: &Service, kafka: &Kafka, book: &Book, name: &str) -> Arrived {
+    settled(service, name);
+    let arrived = arrived(kafka, name);
+    book.check(&arrived, &HashSet::new());
+    let counts = service.counts(name);
+    counts.assert_they_add_up();
+    assert_eq!((counts.delivered, counts.dead), (arrived.ids().len() as u64, 0), "{name}");
+    arrived
 }
 
 fn state(service: &Service, sink: &str, word: &str) -> bool {

@@ -276,6 +276,8 @@ impl Deliverer {
         }
         let split = self.splits.range(self.read_to..).find(|end| **end > self.read_to).copied();
         let (mut batch, mut bytes, began) = (Vec::new(), 0, Instant::now());
+        // Each body is copied out of here, which costs less than to let it grow.
+        let mut room = Vec::new();
         for stored in stored {
             let is_long = self.parts.condition.is_some() && began.elapsed() > CONDITIONS_MAX;
             if split.is_some_and(|end| stored.position > end) || bytes >= bytes_max || is_long {
@@ -284,10 +286,10 @@ impl Deliverer {
             self.read_to = stored.position;
             let fate = self.fate(&stored);
             if let (Fate::Sent, Some(event)) = (&fate, &stored.event) {
-                let mut body = Vec::with_capacity(2048);
-                (self.parts.render)(event, &mut body);
-                bytes += body.len();
-                batch.push(Rendered { position: stored.position, event: event.clone(), body });
+                room.clear();
+                (self.parts.render)(event, &mut room);
+                bytes += room.len();
+                batch.push(Rendered { position: stored.position, event: event.clone(), body: room.clone() });
             }
             let (lane, Stored { position, ordinal, .. }) = (Lane::of(&stored), stored);
             pending::push(&mut self.pending, Pending { position, ordinal, lane, fate });

@@ -43,6 +43,10 @@ use handler::Handler;
 use report::{Rate, Report, Row};
 use subject::{Server, Site, Subject};
 
+/// That of the program, so that the handler beside it gains from it too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures the service under load, beside a bare handler.
 #[derive(Parser)]
 #[command(after_help = "Example: cargo bench --bench load -- --sizes 4096 --subjects bare,receive,file --rounds 5")]

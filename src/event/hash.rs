@@ -6,8 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// A hash of `N` bytes, written as lower-case hexadecimal.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Hash<const N: usize>(pub [u8; N]);
 
 /// SHA-256 of a file.
@@ -41,18 +41,24 @@ impl<const N: usize> TryFrom<String> for Hash<N> {
     }
 }
 
-impl<const N: usize> From<Hash<N>> for String {
-    fn from(hash: Hash<N>) -> Self {
-        hex::encode(hash.0)
+impl<const N: usize> Hash<N> {
+    /// Its digits, in room for those of the longest hash.
+    fn digits<'r>(&self, room: &'r mut [u8; 64]) -> &'r str {
+        let digits = &mut room[..N * 2];
+        hex::encode_to_slice(self.0, digits).expect("two digits a byte");
+        std::str::from_utf8(digits).expect("digits")
+    }
+}
+
+impl<const N: usize> Serialize for Hash<N> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.digits(&mut [0; 64]))
     }
 }
 
 impl<const N: usize> fmt::Display for Hash<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 64];
-        let text = &mut text[..N * 2];
-        hex::encode_to_slice(self.0, text).map_err(|_| fmt::Error)?;
-        f.write_str(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
+        f.write_str(self.digits(&mut [0; 64]))
     }
 }
 

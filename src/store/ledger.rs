@@ -285,8 +285,8 @@ impl Ledger {
     ) -> Result<T, LedgerError> {
         let mut guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let Writer { connection, places, ahead } = &mut *guard;
-        let sqlite = connection.transaction().map_err(|error| self.noted(error.into()))?;
-        let mut transaction = Transaction::new(sqlite, places, ahead, *self.head.borrow());
+        let begun = Transaction::begin(connection, places, ahead, *self.head.borrow());
+        let mut transaction = begun.map_err(|error| self.noted(error.into()))?;
         let result = match work(&mut transaction) {
             Ok(result) => result,
             Err(error) => {

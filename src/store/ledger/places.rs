@@ -75,9 +75,9 @@ const LATEST: Table = Table {
     drop_index: "DROP INDEX IF EXISTS latest_key",
 };
 
-/// Keys of a table held in memory: what a map of 2^20 places takes before it doubles, some 18 MB. At 20 events a second and 7 days there
-/// are over ten times as many.
-const MEMORY_MAX: usize = if cfg!(test) { 50 } else { 900_000 };
+/// Keys of a table held in memory: what a map of 2^19 places takes before it doubles, some 9 MB; to make the index takes three times that
+/// for a moment. At 20 events a second and 7 days there are over twenty times as many.
+const MEMORY_MAX: usize = if cfg!(test) { 50 } else { 450_000 };
 
 impl Places {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
-use futures_util::FutureExt;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -179,9 +178,11 @@ impl App {
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
         let api = self.api_server.handle();
         let server = self.receiver_server.as_ref().map(actix_server::Server::handle);
-        listen(&mut self.loops, self.api_server, "the API's listener");
+        let listener = self.api_server;
+        self.loops.spawn(async move { listener.await.context("the API's listener").map(|()| "the API's listener") });
         if let Some(listener) = self.receiver_server.take() {
-            listen(&mut self.loops, listener, "the receiver's listener");
+            let name = "the receiver's listener";
+            self.loops.spawn(async move { listener.await.context(name).map(|()| name) });
         }
 
         let result = tokio::select! {
@@ -315,19 +316,6 @@ pub fn certificate_expiry(receiver: &ReceiverPlan) -> anyhow::Result<Option<Time
 /// What a platform says to each of our keys, for `check --online`.
 pub async fn probe_keys(plan: &PollPlan, keys: &KeyRing) -> Vec<(SecretRef, Result<String, String>)> {
     poll::probe(plan, keys, Timestamp::now()).await
-}
-
-/// Runs a listener. Its threads inherit the priority of the one that starts them, so this thread starts them, and not one of the runtime,
-/// which gives way to them.
-fn listen(loops: &mut JoinSet<anyhow::Result<&'static str>>, mut listener: actix_server::Server, name: &'static str) {
-    let ended = (&mut listener).now_or_never();
-    loops.spawn(async move {
-        let ended = match ended {
-            Some(ended) => ended,
-            None => listener.await,
-        };
-        ended.context(name).map(|()| name)
-    });
 }
 
 fn ended_early(ended: Result<anyhow::Result<&'static str>, tokio::task::JoinError>) -> anyhow::Error {

@@ -155,19 +155,8 @@ const DEFAULT_CONFIG: &str = "verdict-relay.toml";
 
 /// Runs what has to wait for others.
 fn wait_for<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(give_way).build();
-    runtime.context("cannot start the runtime")?.block_on(work)
+    tokio::runtime::Runtime::new().context("cannot start the runtime")?.block_on(work)
 }
-
-/// Lets the threads that answer senders, which are not of the runtime, go before this one: what comes after the answer runs in bursts, and
-/// an answer would wait until they end.
-fn give_way() {
-    // On Linux this is the calling thread alone (setpriority(2), "C library/kernel differences"). Refused, it only costs delay.
-    let _ = rustix::process::setpriority_process(None, NICE);
-}
-
-/// A third of the processor time where both want all of it.
-const NICE: i32 = 5;
 
 /// Tells what went wrong, and what lies behind it.
 fn complain(error: &anyhow::Error, terminal: &mut Terminal) {

@@ -15,7 +15,7 @@ pub struct Subject {
     /// MD5, where the sender gave it beside a stronger identifier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub md5: Option<Md5>,
-    /// File name, chosen by whoever made the file: never trusted, at most [`TEXT_BYTES_MAX`] bytes.
+    /// File name, chosen by whoever made the file: never trusted, at most [`super::TEXT_BYTES_MAX`] bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Size in bytes.
